@@ -1,0 +1,78 @@
+/**
+ * What a verified token must hold, and the policy that follows from it.
+ *
+ * Verification (signature, issuer, audience, time) is the TokenVerifier's. This module reads the payload: a
+ * token that says anything other than what is written here is refused, since a right that was meant but
+ * misread is worse than a connection that does not come about.
+ */
+import { Effect, Result, Schema } from "effect"
+import * as Policy from "./Policy.ts"
+
+/** The registered claims are those of RFC 7519, section 4.1; times are seconds since 1970. */
+const Payload = Schema.Struct({
+  sub: Schema.NonEmptyString.check(Schema.isMaxLength(256)),
+  exp: Schema.Finite,
+  iat: Schema.optionalKey(Schema.Finite),
+  jti: Schema.optionalKey(Schema.String),
+  scopes: Schema.optionalKey(Schema.Array(Schema.String)),
+  policy: Schema.optionalKey(Schema.Unknown)
+})
+
+/** Who a connection or a request is, and what it may do. */
+export interface Claims {
+  /** The subject: a user or a service. */
+  readonly sub: string
+  /** Milliseconds since 1970, after which these rights end; `Infinity` for a static token. */
+  readonly expiresAt: number
+  /** Milliseconds since 1970. */
+  readonly issuedAt: number | undefined
+  readonly tokenId: string | undefined
+  readonly policy: Policy.Policy
+}
+
+export class InvalidClaims extends Schema.TaggedError<InvalidClaims>()("InvalidClaims", {
+  reason: Schema.String
+}) {
+  override get message() {
+    return `the token's claims cannot be used: ${this.reason}`
+  }
+}
+
+const decodePayload = Schema.decodeUnknownResult(Payload)
+
+/** A rule with a field that nobody knows may be one that was meant to restrict: it is refused. */
+const decodePolicy = Schema.decodeUnknownResult(Policy.Policy, { onExcessProperty: "error" })
+
+const policyOf = (payload: typeof Payload.Type): Result.Result<Policy.Policy, InvalidClaims> => {
+  if (payload.policy !== undefined) {
+    return Result.mapError(
+      decodePolicy(payload.policy),
+      (error) => new InvalidClaims({ reason: `policy: ${error.message}` })
+    )
+  }
+  if (payload.scopes !== undefined) {
+    return Result.mapError(
+      Policy.scopesToPolicy(payload.scopes),
+      (error) => new InvalidClaims({ reason: error.message })
+    )
+  }
+  return Result.succeed(Policy.none)
+}
+
+/** From the payload of a token whose signature was good. An embedded `policy` wins over `scopes`. */
+export const parseClaims = (payload: unknown): Result.Result<Claims, InvalidClaims> =>
+  Result.flatMap(
+    Result.mapError(decodePayload(payload), (error) => new InvalidClaims({ reason: error.message })),
+    (claims) =>
+      Result.map(policyOf(claims), (policy) => ({
+        sub: claims.sub,
+        expiresAt: claims.exp * 1000,
+        issuedAt: claims.iat === undefined ? undefined : claims.iat * 1000,
+        tokenId: claims.jti,
+        policy
+      }))
+  )
+
+/** `parseClaims` as an Effect. */
+export const claims = (payload: unknown): Effect.Effect<Claims, InvalidClaims> =>
+  Effect.fromResult(parseClaims(payload))

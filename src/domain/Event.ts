@@ -1,0 +1,192 @@
+/**
+ * Events: what a publisher gives, what the log holds, and the one encoding both share.
+ *
+ * An event is turned into JSON once, when it is accepted. The log stores that text, and the gateway sends it
+ * with the two facts that only the store can add, `seq` and `storedAt`, put in front. Nothing on the way
+ * parses or prints a payload again.
+ */
+import { Effect, Result, Schema } from "effect"
+import * as Topic from "./Topic.ts"
+
+/** What a publisher gives. `payload` is any JSON value; `undefined`, functions and cycles are refused. */
+export interface NewEvent {
+  /** Unique per topic. The same id again is the same event. */
+  readonly id: string
+  readonly topic: string
+  /** The publisher's time in milliseconds since 1970. Information only: nothing is decided by it. */
+  readonly ts: number
+  readonly payload: unknown
+  readonly type?: string
+  /** Events of one key keep their order in the outbox and in `keyOrdered` groups. */
+  readonly key?: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly tags?: ReadonlyArray<string>
+  /** The id of the event that led to this one. */
+  readonly caused_by?: string
+  /** The session or stream it belongs to, for whoever reads it. */
+  readonly sid?: string
+}
+
+/** An event of the log. */
+export interface Event extends NewEvent {
+  /** 1, 2, 3, … without a hole within its topic. */
+  readonly seq: number
+  /** The store's time in milliseconds since 1970; never decreases within a topic. */
+  readonly storedAt: number
+}
+
+/** An accepted event, encoded: what stores keep. */
+export interface EventRecord {
+  readonly topic: string
+  readonly id: string
+  readonly key: string | undefined
+  /** Its payload is `null`, which removes its key from latest-by-key. */
+  readonly tombstone: boolean
+  /** A JSON object with every field of the event but `seq` and `storedAt`. */
+  readonly body: string
+}
+
+export interface StoredRecord extends EventRecord {
+  readonly seq: number
+  readonly storedAt: number
+}
+
+/** Where in a topic: the `seq` of the last event seen. What follows it comes next. */
+export type Position = number
+
+export interface EventLimits {
+  /** Bytes of the payload as JSON in UTF-8. */
+  readonly maxPayloadBytes: number
+  /** Characters of `id`, `type`, `key`, `caused_by`, `sid`, of a tag, and of a header's name. */
+  readonly maxNameLength: number
+  readonly maxHeaders: number
+  /** Characters of all header names and values together. */
+  readonly maxHeadersLength: number
+  readonly maxTags: number
+}
+
+export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
+  bytes: Schema.Int,
+  maxBytes: Schema.Int
+}) {
+  override get message() {
+    return `the payload has ${this.bytes} bytes; at most ${this.maxBytes} are allowed`
+  }
+}
+
+export class InvalidEvent extends Schema.TaggedError<InvalidEvent>()("InvalidEvent", {
+  reason: Schema.String
+}) {
+  override get message() {
+    return `not an event: ${this.reason}`
+  }
+}
+
+export type EventError = Topic.InvalidTopic | PayloadTooLarge | InvalidEvent
+
+/** Length of a string in UTF-8, without making the bytes. */
+export const utf8Length = (text: string): number => {
+  let bytes = text.length
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i)
+    if (unit < 0x80) continue
+    if (unit < 0x800) bytes += 1
+    else if (unit >= 0xd800 && unit <= 0xdbff && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) {
+      // A pair of two units is four bytes.
+      bytes += 2
+      i++
+    } else bytes += 2
+  }
+  return bytes
+}
+
+const printPayload = (payload: unknown): string | undefined => {
+  try {
+    return JSON.stringify(payload)
+  } catch {
+    return undefined
+  }
+}
+
+const names = ["id", "type", "key", "caused_by", "sid"] as const
+
+const problem = (event: NewEvent, limits: EventLimits): string | undefined => {
+  if (event.id.length === 0) return "its id is empty"
+  if (!Number.isFinite(event.ts)) return "its ts is no finite number"
+  for (const name of names) {
+    const value = event[name]
+    if (value === undefined) continue
+    if (value.length > limits.maxNameLength) {
+      return `its ${name} is longer than ${limits.maxNameLength} characters`
+    }
+    // A lone surrogate has no UTF-8: a store would change it, and the id would never be found again.
+    if (!value.isWellFormed()) return `its ${name} holds half of a surrogate pair`
+  }
+  if (event.headers !== undefined) {
+    const headers = Object.entries(event.headers)
+    if (headers.length > limits.maxHeaders) return `it has more than ${limits.maxHeaders} headers`
+    let length = 0
+    for (const [name, value] of headers) {
+      if (name.length > limits.maxNameLength) {
+        return `the name of a header is longer than ${limits.maxNameLength} characters`
+      }
+      length += name.length + value.length
+    }
+    if (length > limits.maxHeadersLength) {
+      return `its headers have more than ${limits.maxHeadersLength} characters`
+    }
+  }
+  if (event.tags !== undefined) {
+    if (event.tags.length > limits.maxTags) return `it has more than ${limits.maxTags} tags`
+    if (event.tags.some((tag) => tag.length > limits.maxNameLength)) {
+      return `a tag is longer than ${limits.maxNameLength} characters`
+    }
+  }
+  return undefined
+}
+
+/** Checks an event against the limits and encodes it. */
+export const encodeEvent = (
+  event: NewEvent,
+  limits: EventLimits
+): Result.Result<EventRecord, EventError> => {
+  const topic = Topic.parseTopic(event.topic)
+  if (Result.isFailure(topic)) return Result.fail(topic.failure)
+  const reason = problem(event, limits)
+  if (reason !== undefined) return Result.fail(new InvalidEvent({ reason }))
+  const payload = printPayload(event.payload)
+  if (payload === undefined) return Result.fail(new InvalidEvent({ reason: "its payload is not JSON" }))
+  // No string has more than three bytes a unit: most payloads need no count.
+  if (payload.length * 3 > limits.maxPayloadBytes) {
+    const bytes = utf8Length(payload)
+    if (bytes > limits.maxPayloadBytes) {
+      return Result.fail(new PayloadTooLarge({ bytes, maxBytes: limits.maxPayloadBytes }))
+    }
+  }
+  let body = `{"id":${JSON.stringify(event.id)},"topic":${JSON.stringify(event.topic)},"ts":${event.ts}`
+  if (event.type !== undefined) body += `,"type":${JSON.stringify(event.type)}`
+  if (event.key !== undefined) body += `,"key":${JSON.stringify(event.key)}`
+  if (event.headers !== undefined) body += `,"headers":${JSON.stringify(event.headers)}`
+  if (event.tags !== undefined) body += `,"tags":${JSON.stringify(event.tags)}`
+  if (event.caused_by !== undefined) body += `,"caused_by":${JSON.stringify(event.caused_by)}`
+  if (event.sid !== undefined) body += `,"sid":${JSON.stringify(event.sid)}`
+  body += `,"payload":${payload}}`
+  return Result.succeed({
+    topic: event.topic,
+    id: event.id,
+    key: event.key,
+    tombstone: event.payload === null,
+    body
+  })
+}
+
+/** `encodeEvent` as an Effect. */
+export const encode = (event: NewEvent, limits: EventLimits): Effect.Effect<EventRecord, EventError> =>
+  Effect.fromResult(encodeEvent(event, limits))
+
+/** The JSON text of a stored event with all its fields, as it goes over the wire. */
+export const toJson = (record: StoredRecord): string =>
+  `{"seq":${record.seq},"storedAt":${record.storedAt},${record.body.slice(1)}`
+
+/** A stored event as a value. The text is our own, so it is parsed without a check. */
+export const decode = (record: StoredRecord): Event => JSON.parse(toJson(record)) as Event

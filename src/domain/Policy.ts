@@ -1,0 +1,297 @@
+/**
+ * Who may publish, subscribe and administrate what: rules, the decision, and two ways to write rules down.
+ *
+ * The first rule that matches decides, and where none does the answer is no. A rule whose `groups` do not
+ * fit the request is skipped, never decisive: a deny with `groups` therefore does not bind live readers.
+ */
+import { Effect, Result, Schema } from "effect"
+import * as Topic from "./Topic.ts"
+
+/** `*` is publish and subscribe; rights to administrate are always written out. */
+export const Action = Schema.Literals(["publish", "subscribe", "admin", "*"])
+export type Action = typeof Action.Type
+
+const PatternName = Schema.String.check(
+  Schema.makeFilter((name) => {
+    const parsed = Topic.parsePattern(name)
+    return Result.isSuccess(parsed) || parsed.failure.message
+  })
+)
+
+const GroupName = Schema.String.check(
+  Schema.makeFilter((name) => Topic.isSegment(name) || "a group's name is one topic segment")
+)
+
+export const Rule = Schema.Struct({
+  effect: Schema.Literals(["allow", "deny"]),
+  action: Action,
+  /** The rule matches a topic when one of these patterns does. */
+  topics: Schema.NonEmptyArray(PatternName),
+  /** Restricts a subscribe rule to these groups, `"*"` to any group. */
+  groups: Schema.optionalKey(Schema.Union([Schema.Literal("*"), Schema.NonEmptyArray(GroupName)]))
+}).check(
+  Schema.makeFilter(
+    (rule) =>
+      rule.groups === undefined || rule.action === "subscribe" || "only a subscribe rule can have groups"
+  )
+)
+export type Rule = typeof Rule.Type
+
+export const Policy = Schema.Struct({ rules: Schema.Array(Rule) })
+export type Policy = typeof Policy.Type
+
+/** Allows nothing. */
+export const none: Policy = { rules: [] }
+
+export interface Request {
+  readonly action: Exclude<Action, "*">
+  readonly topic: string
+  /** The consumer group that wants to subscribe; a live reader has none. */
+  readonly group?: string | undefined
+}
+
+export interface SubscriptionRequest {
+  readonly pattern: string
+  readonly group?: string | undefined
+}
+
+export interface Allowed {
+  readonly _tag: "Allowed"
+  readonly rule: Rule
+}
+
+export interface Denied {
+  readonly _tag: "Denied"
+  /** The deny rule that decided; none when no rule matched. */
+  readonly rule: Rule | undefined
+  readonly reason: "denied_by_rule" | "no_rule_matches"
+}
+
+export type Decision = Allowed | Denied
+
+export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", {
+  action: Schema.String,
+  topic: Schema.String,
+  group: Schema.optionalKey(Schema.String),
+  /** The text of the rule that denied. Only for logs and for those with `admin`. */
+  rule: Schema.optionalKey(Schema.String)
+}) {
+  override get message() {
+    const who = this.group === undefined ? "" : ` in group '${this.group}'`
+    return `no right to ${this.action} '${this.topic}'${who}`
+  }
+}
+
+const byDefault: Denied = { _tag: "Denied", rule: undefined, reason: "no_rule_matches" }
+
+const decided = (rule: Rule): Decision =>
+  rule.effect === "allow" ? { _tag: "Allowed", rule } : { _tag: "Denied", rule, reason: "denied_by_rule" }
+
+/** Rules are decided on again and again; their patterns are parsed once. */
+const parsed = new WeakMap<Rule, ReadonlyArray<Topic.Pattern>>()
+
+const patternsOf = (rule: Rule): ReadonlyArray<Topic.Pattern> => {
+  let patterns = parsed.get(rule)
+  if (patterns === undefined) {
+    patterns = rule.topics.flatMap((name) => {
+      const pattern = Topic.parsePattern(name)
+      return Result.isSuccess(pattern) ? [pattern.success] : []
+    })
+    parsed.set(rule, patterns)
+  }
+  return patterns
+}
+
+const appliesTo = (rule: Rule, action: Request["action"], group: string | undefined): boolean => {
+  if (rule.action !== action && !(rule.action === "*" && action !== "admin")) return false
+  if (rule.groups === undefined) return true
+  return group !== undefined && (rule.groups === "*" || rule.groups.includes(group))
+}
+
+/** Decides on one concrete topic. A name that is no valid topic is denied. */
+export const decide = (policy: Policy, request: Request): Decision => {
+  const topic = Topic.parseTopic(request.topic)
+  if (Result.isFailure(topic)) return byDefault
+  for (const rule of policy.rules) {
+    if (!appliesTo(rule, request.action, request.group)) continue
+    if (patternsOf(rule).some((pattern) => Topic.matches(pattern, topic.success))) return decided(rule)
+  }
+  return byDefault
+}
+
+/**
+ * Decides on a subscription to a pattern, which stands for every topic it matches, now or later: a deny that
+ * overlaps it denies, an allow has to cover it; an allow that covers only a part is skipped.
+ */
+export const decideSubscription = (policy: Policy, request: SubscriptionRequest): Decision => {
+  const wanted = Topic.parsePattern(request.pattern)
+  if (Result.isFailure(wanted)) return byDefault
+  for (const rule of policy.rules) {
+    if (!appliesTo(rule, "subscribe", request.group)) continue
+    const decides = rule.effect === "allow" ? Topic.covers : Topic.overlaps
+    if (patternsOf(rule).some((pattern) => decides(pattern, wanted.success))) return decided(rule)
+  }
+  return byDefault
+}
+
+const forbidden = (action: Action, topic: string, group: string | undefined, denied: Denied): Forbidden =>
+  new Forbidden({
+    action,
+    topic,
+    ...(group === undefined ? {} : { group }),
+    ...(denied.rule === undefined ? {} : { rule: formatRule(denied.rule) })
+  })
+
+/** `decide` as an Effect. */
+export const authorize = (policy: Policy, request: Request): Effect.Effect<Allowed, Forbidden> => {
+  const decision = decide(policy, request)
+  return decision._tag === "Allowed"
+    ? Effect.succeed(decision)
+    : Effect.fail(forbidden(request.action, request.topic, request.group, decision))
+}
+
+/** `decideSubscription` as an Effect. */
+export const authorizeSubscription = (
+  policy: Policy,
+  request: SubscriptionRequest
+): Effect.Effect<Allowed, Forbidden> => {
+  const decision = decideSubscription(policy, request)
+  return decision._tag === "Allowed"
+    ? Effect.succeed(decision)
+    : Effect.fail(forbidden("subscribe", request.pattern, request.group, decision))
+}
+
+export class InvalidScope extends Schema.TaggedError<InvalidScope>()("InvalidScope", {
+  scope: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `not a scope: '${this.scope}': ${this.reason}`
+  }
+}
+
+const actions = Action.literals
+
+/**
+ * Scopes like `publish:heartbeat.*`, each an allow rule. Split at the first `:`, since topics may hold more.
+ * No scopes give no rights; one malformed scope fails the whole.
+ */
+export const scopesToPolicy = (scopes: ReadonlyArray<string>): Result.Result<Policy, InvalidScope> => {
+  const rules: Array<Rule> = []
+  for (const scope of scopes) {
+    const colon = scope.indexOf(":")
+    const action = actions.find((known) => known === scope.slice(0, Math.max(colon, 0)))
+    if (colon < 0 || action === undefined) {
+      return Result.fail(
+        new InvalidScope({ scope, reason: `it is not <action>:<pattern> with one of ${actions.join(", ")}` })
+      )
+    }
+    const name = scope.slice(colon + 1)
+    const pattern = Topic.parsePattern(name)
+    if (Result.isFailure(pattern)) {
+      return Result.fail(new InvalidScope({ scope, reason: pattern.failure.message }))
+    }
+    rules.push({ effect: "allow", action, topics: [name] })
+  }
+  return Result.succeed({ rules })
+}
+
+/** Where a policy's text is wrong. Lines and columns are counted from 1. */
+export interface PolicyProblem {
+  readonly line: number
+  readonly column: number
+  readonly reason: string
+}
+
+export class InvalidPolicy extends Schema.TaggedError<InvalidPolicy>()("InvalidPolicy", {
+  problems: Schema.NonEmptyArray(
+    Schema.Struct({ line: Schema.Int, column: Schema.Int, reason: Schema.String })
+  )
+}) {
+  /** The first problem's place. */
+  get line(): number {
+    return this.problems[0].line
+  }
+  get column(): number {
+    return this.problems[0].column
+  }
+  override get message() {
+    return this.problems.map(({ column, line, reason }) => `${line}:${column}: ${reason}`).join("\n")
+  }
+}
+
+interface Word {
+  readonly text: string
+  readonly column: number
+}
+
+const words = (line: string): ReadonlyArray<Word> =>
+  Array.from(line.matchAll(/\S+/g), (found) => ({ text: found[0], column: found.index + 1 }))
+
+const parseRule = (line: number, text: string): Result.Result<Rule, PolicyProblem> => {
+  const [first, second, ...rest] = words(text) as [Word, ...Array<Word>]
+  const end = text.length + 1
+  const fail = (column: number, reason: string) => Result.fail({ line, column, reason })
+  const effect = first.text
+  if (effect !== "allow" && effect !== "deny") {
+    return fail(first.column, `a rule begins with 'allow' or 'deny', not '${effect}'`)
+  }
+  if (second === undefined) return fail(end, `an action is missing: one of ${actions.join(", ")}`)
+  const action = actions.find((known) => known === second.text)
+  if (action === undefined) {
+    return fail(second.column, `'${second.text}' is no action; the actions are ${actions.join(", ")}`)
+  }
+  // The first word is always a pattern, so that a topic may be called `group`.
+  const keyword = rest.findIndex((word, i) => i > 0 && word.text === "group")
+  const topics = keyword < 0 ? rest : rest.slice(0, keyword)
+  if (topics.length === 0) return fail(end, "a topic pattern is missing")
+  for (const word of topics) {
+    const pattern = Topic.parsePattern(word.text)
+    if (Result.isFailure(pattern)) return fail(word.column, pattern.failure.message)
+  }
+  const names = topics.map((word) => word.text) as [string, ...Array<string>]
+  if (keyword < 0) return Result.succeed({ effect, action, topics: names })
+  if (action !== "subscribe") return fail(rest[keyword]!.column, "only a subscribe rule can have groups")
+  const groups = rest.slice(keyword + 1)
+  const [one, ...more] = groups.map((word) => word.text)
+  if (one === undefined) return fail(end, "the name of a group is missing, or '*' for any")
+  if (one === "*" && more.length === 0) {
+    return Result.succeed({ effect, action, topics: names, groups: "*" })
+  }
+  for (const word of groups) {
+    if (!Topic.isSegment(word.text)) return fail(word.column, `'${word.text}' is no name of a group`)
+  }
+  return Result.succeed({ effect, action, topics: names, groups: [one, ...more] })
+}
+
+/**
+ * Reads the text form: one rule a line, `<allow|deny> <action> <pattern>… [group <name>…|group *]`. Empty
+ * lines and lines that begin with `#` are skipped. All that is wrong is told at once.
+ */
+export const parsePolicy = (text: string): Result.Result<Policy, InvalidPolicy> => {
+  const rules: Array<Rule> = []
+  const problems: Array<PolicyProblem> = []
+  text.split(/\r\n|\r|\n/).forEach((content, i) => {
+    const start = content.trimStart()
+    if (start === "" || start.startsWith("#")) return
+    const rule = parseRule(i + 1, content)
+    if (Result.isSuccess(rule)) rules.push(rule.success)
+    else problems.push(rule.failure)
+  })
+  const [first, ...more] = problems
+  return first === undefined
+    ? Result.succeed({ rules })
+    : Result.fail(new InvalidPolicy({ problems: [first, ...more] }))
+}
+
+/** One rule in the text form. Patterns have no order within a rule; one called `group` goes first. */
+export const formatRule = (rule: Rule): string => {
+  const topics = rule.topics.filter((name) => name !== "group")
+  if (topics.length < rule.topics.length) topics.unshift("group")
+  const groups = rule.groups === undefined ? [] : ["group", ...(rule.groups === "*" ? ["*"] : rule.groups)]
+  return [rule.effect, rule.action, ...topics, ...groups].join(" ")
+}
+
+/** The text form, which `parsePolicy` reads back to a policy that decides the same. */
+export const formatPolicy = (policy: Policy): string =>
+  policy.rules.map((rule) => `${formatRule(rule)}\n`).join("")

@@ -1,0 +1,49 @@
+/**
+ * A set of whole numbers as sorted, disjoint ranges that do not touch: what a group has acknowledged out of
+ * order. Ten thousand acknowledgements in a row are one range.
+ */
+export type Range = readonly [from: number, to: number]
+export type Ranges = ReadonlyArray<Range>
+
+export const empty: Ranges = []
+
+/** The index of the first range that ends at or after the number. */
+const find = (ranges: Ranges, n: number): number => {
+  let low = 0
+  let high = ranges.length
+  while (low < high) {
+    const mid = (low + high) >> 1
+    if (ranges[mid]![1] < n) low = mid + 1
+    else high = mid
+  }
+  return low
+}
+
+export const has = (ranges: Ranges, n: number): boolean => {
+  const range = ranges[find(ranges, n)]
+  return range !== undefined && range[0] <= n
+}
+
+/** Adds numbers, in any order, in one pass. */
+export const addAll = (ranges: Ranges, numbers: Iterable<number>): Ranges => {
+  const added = Array.from(numbers, (n): Range => [n, n]).sort((a, b) => a[0] - b[0])
+  if (added.length === 0) return ranges
+  const merged: Array<[number, number]> = []
+  let i = 0
+  let j = 0
+  while (i < ranges.length || j < added.length) {
+    const a = ranges[i]
+    const b = added[j]
+    const takeA = b === undefined || (a !== undefined && a[0] <= b[0])
+    const [from, to] = takeA ? a! : b
+    if (takeA) i++
+    else j++
+    const last = merged.at(-1)
+    if (last !== undefined && from <= last[1] + 1) last[1] = Math.max(last[1], to)
+    else merged.push([from, to])
+  }
+  return merged
+}
+
+/** How many numbers the set holds. */
+export const size = (ranges: Ranges): number => ranges.reduce((sum, [from, to]) => sum + to - from + 1, 0)

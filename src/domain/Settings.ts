@@ -1,0 +1,142 @@
+/**
+ * Every default in one place, with its unit. Whoever runs a hub can set each of them (docs/configuration.md);
+ * whoever embeds its parts hands over the ones that differ.
+ */
+import type { EventLimits } from "./Event.ts"
+import type { GroupOptions } from "./Group.ts"
+import type { Rate } from "./RateLimit.ts"
+import type { RetryPolicy } from "./Retry.ts"
+
+const KiB = 1024
+const MiB = 1024 * KiB
+const second = 1_000
+const minute = 60 * second
+const hour = 60 * minute
+
+export interface Limits extends EventLimits {
+  /** Bytes of one WebSocket frame from a client. */
+  readonly maxFrameBytes: number
+  readonly maxMessagesPerFrame: number
+  readonly maxSubscriptionsPerConnection: number
+  readonly maxConnections: number
+  /** The most unacknowledged events a group member may ask for. */
+  readonly maxCredit: number
+  /** Ids in one ACK. */
+  readonly maxAckIds: number
+  /** The longest acknowledgement time-out, EXTEND and NACK delay, in milliseconds. */
+  readonly maxAckTimeoutMs: number
+  /** Bytes that may wait for one connection before it counts as slow. */
+  readonly maxOutboundBytes: number
+  /** Messages a connection may send; none: no limit. */
+  readonly messages: Rate | undefined
+  /** Bytes a connection may send; none: no limit. */
+  readonly bytes: Rate | undefined
+}
+
+export const limits: Limits = {
+  maxPayloadBytes: 256 * KiB,
+  maxFrameBytes: 1 * MiB,
+  maxMessagesPerFrame: 1_000,
+  maxSubscriptionsPerConnection: 1_000,
+  maxConnections: 10_000,
+  maxCredit: 10_000,
+  maxAckIds: 10_000,
+  maxAckTimeoutMs: 12 * hour,
+  maxOutboundBytes: 4 * MiB,
+  maxNameLength: 256,
+  maxHeaders: 64,
+  maxHeadersLength: 16 * KiB,
+  maxTags: 64,
+  messages: undefined,
+  bytes: undefined
+}
+
+export interface GatewaySettings {
+  /** How long a connection may take until its first AUTH. */
+  readonly authTimeoutMs: number
+  readonly heartbeatMs: number
+  /** Pings without an answer after which a connection counts as dead. */
+  readonly maxMissedPongs: number
+  /** Messages that cannot be understood, within `badMessageWindowMs`, after which a connection is closed. */
+  readonly maxBadMessages: number
+  readonly badMessageWindowMs: number
+  /** How long a stopping hub waits for acknowledgements that are under way. */
+  readonly drainMs: number
+  /** The time over which the clients of a stopping hub are told to come back. */
+  readonly reconnectSpreadMs: number
+}
+
+export const gateway: GatewaySettings = {
+  authTimeoutMs: 10 * second,
+  heartbeatMs: 25 * second,
+  maxMissedPongs: 2,
+  maxBadMessages: 10,
+  badMessageWindowMs: 1 * minute,
+  drainMs: 2 * second,
+  reconnectSpreadMs: 5 * second
+}
+
+export interface GroupSettings extends GroupOptions {
+  /** Unacknowledged events a member takes at once, unless it says otherwise. */
+  readonly credit: number
+  /** How far a group may be ahead of its oldest unacknowledged event. */
+  readonly window: number
+  readonly backoff: Omit<RetryPolicy, "maxAttempts">
+}
+
+export const groups: GroupSettings = {
+  credit: 100,
+  ackTimeoutMs: 30 * second,
+  maxAttempts: 10,
+  keyOrdered: false,
+  window: 10_000,
+  backoff: { baseMs: 1 * second, maxMs: 1 * minute }
+}
+
+export interface AppenderSettings {
+  /** Events, and bytes of them, that are committed in one transaction of the store. */
+  readonly maxBatchEvents: number
+  readonly maxBatchBytes: number
+  /** Events that may wait for the store before publishers are told to come back later. */
+  readonly maxQueuedEvents: number
+}
+
+export const appender: AppenderSettings = {
+  maxBatchEvents: 512,
+  maxBatchBytes: 1 * MiB,
+  maxQueuedEvents: 50_000
+}
+
+export interface DrainerSettings {
+  /** Records claimed at once. */
+  readonly batchSize: number
+  /** How long a claim holds. */
+  readonly leaseMs: number
+  /** The longest wait between two looks at the outbox when nothing wakes the drainer. */
+  readonly intervalMs: number
+  readonly retry: RetryPolicy
+}
+
+export const drainer: DrainerSettings = {
+  batchSize: 100,
+  leaseMs: 30 * second,
+  intervalMs: 250,
+  retry: { baseMs: 500, maxMs: 5 * minute, maxAttempts: 20 }
+}
+
+export interface AuthSettings {
+  /** How far the clocks of the hub and of the issuer of tokens may be apart. */
+  readonly clockToleranceMs: number
+}
+
+export const auth: AuthSettings = { clockToleranceMs: 5 * second }
+
+/** RFC 7518, section 3.2: a key of the same size as the hash, 256 bits for HS256. */
+export const minSecretBytes = 32
+
+export interface RetentionSettings {
+  /** Events younger than this are never trimmed, so that a retry with the same id is still recognised. */
+  readonly minAgeMs: number
+}
+
+export const retention: RetentionSettings = { minAgeMs: 24 * hour }
