@@ -180,9 +180,20 @@ export const encodeEvent = (
   })
 }
 
-/** `encodeEvent` as an Effect. */
-export const encode = (event: NewEvent, limits: EventLimits): Effect.Effect<EventRecord, EventError> =>
-  Effect.fromResult(encodeEvent(event, limits))
+/** `encodeEvent` for what comes from outside: the hub's own topics are closed to everyone. */
+export const acceptEvent = (
+  event: NewEvent,
+  limits: EventLimits
+): Result.Result<EventRecord, EventError> =>
+  Topic.isOwn(event.topic)
+    ? Result.fail(new Topic.InvalidTopic({ topic: event.topic, reason: ownTopic }))
+    : encodeEvent(event, limits)
+
+export const ownTopic = "topics that begin with '$' are the hub's own"
+
+/** `acceptEvent` as an Effect. */
+export const accept = (event: NewEvent, limits: EventLimits): Effect.Effect<EventRecord, EventError> =>
+  Effect.fromResult(acceptEvent(event, limits))
 
 /** The JSON text of a stored event with all its fields, as it goes over the wire. */
 export const toJson = (record: StoredRecord): string =>

@@ -13,7 +13,6 @@
  * Every transition is there twice: `claim` is an Effect, `claimResult` the same as a plain Result.
  */
 import { Effect, Result, Schema } from "effect"
-import * as Retry from "./Retry.ts"
 
 export type OutboxState =
   /** Waits for a worker, from `notBefore` on when there is one. */
@@ -135,25 +134,25 @@ export const markSentResult = (
 ): Transition<LeaseLost | NotClaimed> =>
   held(record, by.token, () => to(record, { state: { _tag: "Sent", at: by.now } }))
 
-/** The attempt failed: it waits for its next one, or is given up after the last. */
+/**
+ * The attempt failed. `retryInMs` says when to try again, and is missing after the last attempt: see
+ * `Retry.afterFailure`, which the worker asks.
+ */
 export const failResult = (
   record: OutboxRecord,
   by: {
     readonly token: string
     readonly error: string
-    readonly retry: Retry.RetryPolicy
-    /** In [0, 1). */
-    readonly random: number
+    readonly retryInMs: number | undefined
     readonly now: number
   }
 ): Transition<LeaseLost | NotClaimed> =>
-  held(record, by.token, () => {
-    const next = Retry.afterFailure(by.retry, record.attempts, by.random)
-    return to(record, {
+  held(record, by.token, () =>
+    to(record, {
       lastError: by.error,
-      state: next._tag === "Stop" ? { _tag: "Dead", at: by.now } : pending(by.now + next.delayMs)
+      state: by.retryInMs === undefined ? { _tag: "Dead", at: by.now } : pending(by.now + by.retryInMs)
     })
-  })
+  )
 
 /** Gives the record back as if it had not been claimed: the attempt does not count. */
 export const releaseResult = (

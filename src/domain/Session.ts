@@ -1,0 +1,439 @@
+/**
+ * One connection to the gateway, as a state machine without I/O.
+ *
+ * `step` takes what happened (messages, a verified token, the passing of time) and answers with the new state
+ * and what is to be done about it, as data. The gateway carries that out and comes back with what it led to.
+ * Every rule of PROTOCOL.md about a single connection is in this file: who may send what when, which answer
+ * follows, and when a connection is closed.
+ */
+import { Result } from "effect"
+import { CloseCode, type ErrorCode, isRetryable } from "../protocol/Codes.ts"
+import type { Decoded, Malformed } from "../protocol/Decode.ts"
+import type {
+  Ack,
+  Auth,
+  ConnectionLimits,
+  End,
+  EndReason,
+  Err,
+  Extend,
+  Nack,
+  Ok,
+  Publish,
+  Ref,
+  Subscribe,
+  Unsubscribe
+} from "../protocol/Messages.ts"
+import type { Claims } from "./Claims.ts"
+import * as Event from "./Event.ts"
+import type * as Policy from "./Policy.ts"
+import type { GatewaySettings, Limits } from "./Settings.ts"
+import * as Topic from "./Topic.ts"
+
+export interface Subscription {
+  readonly pattern: Topic.Pattern
+  readonly group: string | undefined
+}
+
+/** A subscription is known by its pattern and group; neither can hold a space. */
+export type SubscriptionKey = string
+
+export const subscriptionKey = (pattern: string, group: string | undefined): SubscriptionKey =>
+  `${pattern} ${group ?? ""}`
+
+export interface Session {
+  readonly connection: string
+  readonly openedAt: number
+  readonly phase: "anonymous" | "ready" | "closed"
+  readonly claims: Claims | undefined
+  /** A token is with the verifier; what came after it waits in `queued`. */
+  readonly verifying: Auth | undefined
+  readonly queued: ReadonlyArray<Decoded>
+  readonly subscriptions: ReadonlyMap<SubscriptionKey, Subscription>
+  /** When the last messages came that could not be understood. */
+  readonly badMessages: ReadonlyArray<number>
+  readonly pingAt: number
+  readonly missedPongs: number
+}
+
+/** What the gateway knows and the session asks: nothing of it changes the session. */
+export interface SessionContext {
+  readonly limits: Limits
+  readonly settings: GatewaySettings
+  readonly clockToleranceMs: number
+  /** The life of the store, which positions belong to. */
+  readonly history: string
+  readonly decide: (claims: Claims, request: Policy.Request) => Policy.Decision
+  readonly decideSubscription: (claims: Claims, request: Policy.SubscriptionRequest) => Policy.Decision
+  /** Spends one message of the connection's rate; how long to wait when there is none left. */
+  readonly limited: () => number | undefined
+  /** A new id for an event that came without one. */
+  readonly makeId: () => string
+}
+
+export type Refusal = Extract<ErrorCode, "no_token" | "jwt_invalid" | "token_expired" | "unavailable">
+
+export type Input =
+  | { readonly _tag: "Received"; readonly messages: ReadonlyArray<Decoded>; readonly now: number }
+  | { readonly _tag: "Verified"; readonly claims: Claims; readonly now: number }
+  | { readonly _tag: "Refused"; readonly code: Refusal; readonly reason: string; readonly now: number }
+  /** A subscription came to nothing, or the hub ended it. */
+  | { readonly _tag: "Ended"; readonly key: SubscriptionKey; readonly reason: EndReason | undefined }
+  | { readonly _tag: "Pong" }
+  | { readonly _tag: "Tick"; readonly now: number }
+  | { readonly _tag: "Revoked" }
+
+export type Action =
+  | { readonly _tag: "Send"; readonly message: Ok | Err | End }
+  | { readonly _tag: "Close"; readonly code: CloseCode; readonly reason: string }
+  | { readonly _tag: "Verify"; readonly token: string }
+  /** Decisions that were remembered for this connection are void. */
+  | { readonly _tag: "ForgetDecisions" }
+  | { readonly _tag: "Append"; readonly record: Event.EventRecord; readonly ref: Ref | undefined }
+  /** Begin a subscription; answer its `ref` when it stands. */
+  | {
+      readonly _tag: "Subscribe"
+      readonly key: SubscriptionKey
+      readonly subscription: Subscription
+      readonly message: Subscribe
+    }
+  /** End a subscription: nothing of it is sent from here on. */
+  | { readonly _tag: "Unsubscribe"; readonly key: SubscriptionKey; readonly message: Unsubscribe | undefined }
+  /** Hand a group's answer to the group it belongs to. */
+  | { readonly _tag: "Settle"; readonly key: SubscriptionKey; readonly message: Ack | Nack | Extend }
+  | { readonly _tag: "Ping" }
+
+export interface Step {
+  readonly session: Session
+  readonly actions: ReadonlyArray<Action>
+}
+
+export const open = (connection: string, now: number, settings: GatewaySettings): Session => ({
+  connection,
+  openedAt: now,
+  phase: "anonymous",
+  claims: undefined,
+  verifying: undefined,
+  queued: [],
+  subscriptions: new Map(),
+  badMessages: [],
+  pingAt: now + settings.heartbeatMs,
+  missedPongs: 0
+})
+
+// --- answers -------------------------------------------------------------------------------------------------
+
+export const ok = (ref: Ref | undefined, fields?: Readonly<Record<string, unknown>>): Ok => ({
+  op: "OK",
+  ...(ref === undefined ? {} : { ref }),
+  ...fields
+})
+
+export const err = (
+  ref: Ref | undefined,
+  code: ErrorCode,
+  msg: string,
+  more?: { readonly retryAfterMs?: number; readonly rule?: string }
+): Err => ({
+  op: "ERR",
+  ...(ref === undefined ? {} : { ref }),
+  code,
+  msg,
+  retryable: isRetryable(code),
+  ...more
+})
+
+/** The error code of a refused event. */
+export const eventErrorCode = (error: Event.EventError): ErrorCode => {
+  switch (error._tag) {
+    case "InvalidTopic":
+      return "invalid_topic"
+    case "PayloadTooLarge":
+      return "payload_too_large"
+    case "InvalidEvent":
+      return "bad_request"
+  }
+}
+
+export const connectionLimits = (limits: Limits): ConnectionLimits => ({
+  maxFrameBytes: limits.maxFrameBytes,
+  maxPayloadBytes: limits.maxPayloadBytes,
+  maxMessagesPerFrame: limits.maxMessagesPerFrame,
+  maxSubscriptions: limits.maxSubscriptionsPerConnection,
+  maxCredit: limits.maxCredit,
+  maxAckIds: limits.maxAckIds
+})
+
+// --- the machine ---------------------------------------------------------------------------------------------
+
+/** Collects one step: the session as it becomes, and the actions in their order. */
+interface Draft {
+  session: Session
+  readonly actions: Array<Action>
+}
+
+const send = (draft: Draft, message: Ok | Err | End): void => {
+  draft.actions.push({ _tag: "Send", message })
+}
+
+const close = (draft: Draft, code: CloseCode, reason: string): void => {
+  if (draft.session.phase === "closed") return
+  draft.session = { ...draft.session, phase: "closed", verifying: undefined, queued: [] }
+  draft.actions.push({ _tag: "Close", code, reason })
+}
+
+const malformed = (draft: Draft, message: Malformed, context: SessionContext, now: number): void => {
+  send(draft, err(message.ref, "bad_request", message.msg))
+  const { badMessageWindowMs, maxBadMessages } = context.settings
+  const badMessages = [...draft.session.badMessages.filter((at) => at > now - badMessageWindowMs), now]
+  draft.session = { ...draft.session, badMessages }
+  if (badMessages.length >= maxBadMessages) {
+    close(draft, CloseCode.badFrames, "too many messages that cannot be understood")
+  }
+}
+
+const auth = (draft: Draft, message: Auth): void => {
+  draft.session = { ...draft.session, verifying: message }
+  if (message.token === "") return refuse(draft, "no_token", "AUTH came without a token")
+  draft.actions.push({ _tag: "Verify", token: message.token })
+}
+
+const refuse = (draft: Draft, code: ErrorCode, reason: string): void => {
+  send(draft, err(draft.session.verifying?.ref, code, reason))
+  if (code === "unavailable") close(draft, CloseCode.overloaded, reason)
+  else close(draft, CloseCode.tokenRefused, code)
+}
+
+const publish = (draft: Draft, message: Publish, context: SessionContext, claims: Claims, now: number): void => {
+  const { opts, payload, ref, topic } = message
+  const record = Event.encodeEvent(
+    { ts: now, ...opts, id: opts?.id ?? context.makeId(), topic, payload },
+    context.limits
+  )
+  if (Result.isFailure(record)) {
+    return send(draft, err(ref, eventErrorCode(record.failure), record.failure.message))
+  }
+  if (Topic.isOwn(topic)) {
+    return send(draft, err(ref, "forbidden", Event.ownTopic))
+  }
+  const decision = context.decide(claims, { action: "publish", topic })
+  if (decision._tag === "Denied") {
+    return send(draft, err(ref, "forbidden", `no right to publish '${topic}'`))
+  }
+  const retryAfterMs = context.limited()
+  if (retryAfterMs !== undefined) {
+    return send(draft, err(ref, "rate_limited", "too many messages", { retryAfterMs }))
+  }
+  draft.actions.push({ _tag: "Append", record: record.success, ref })
+}
+
+const subscribeProblem = (message: Subscribe, limits: Limits): string | undefined => {
+  const { group, opts } = message
+  if (group !== undefined && !Topic.isSegment(group)) return "a group's name is one topic segment"
+  if (opts?.credit !== undefined && opts.credit > limits.maxCredit) {
+    return `'credit' is at most ${limits.maxCredit}`
+  }
+  if (opts?.ackTimeoutMs !== undefined && opts.ackTimeoutMs > limits.maxAckTimeoutMs) {
+    return `'ackTimeoutMs' is at most ${limits.maxAckTimeoutMs}`
+  }
+  if (typeof opts?.from === "object" && "after" in opts.from && message.topic.includes("*")) {
+    return "'from: { after }' needs a concrete topic; give 'topics' for a pattern"
+  }
+  return undefined
+}
+
+const subscribe = (draft: Draft, message: Subscribe, context: SessionContext, claims: Claims): void => {
+  const { group, ref, topic } = message
+  const pattern = Topic.parsePattern(topic)
+  if (Result.isFailure(pattern)) {
+    return send(draft, err(ref, "invalid_pattern", pattern.failure.message))
+  }
+  const problem = subscribeProblem(message, context.limits)
+  if (problem !== undefined) return send(draft, err(ref, "bad_request", problem))
+  const key = subscriptionKey(topic, group)
+  const { subscriptions } = draft.session
+  if (subscriptions.has(key)) {
+    return send(draft, err(ref, "already_subscribed", `'${topic}' is subscribed on this connection`))
+  }
+  if (context.decideSubscription(claims, { pattern: topic, group })._tag === "Denied") {
+    const inGroup = group === undefined ? "" : ` in group '${group}'`
+    return send(draft, err(ref, "forbidden", `no right to subscribe '${topic}'${inGroup}`))
+  }
+  const { maxSubscriptionsPerConnection } = context.limits
+  if (subscriptions.size >= maxSubscriptionsPerConnection) {
+    const msg = `a connection has at most ${maxSubscriptionsPerConnection} subscriptions`
+    return send(draft, err(ref, "too_many_subscriptions", msg))
+  }
+  const retryAfterMs = context.limited()
+  if (retryAfterMs !== undefined) {
+    return send(draft, err(ref, "rate_limited", "too many messages", { retryAfterMs }))
+  }
+  const subscription = { pattern: pattern.success, group }
+  draft.session = { ...draft.session, subscriptions: new Map(subscriptions).set(key, subscription) }
+  draft.actions.push({ _tag: "Subscribe", key, subscription, message })
+}
+
+const drop = (draft: Draft, key: SubscriptionKey): void => {
+  const subscriptions = new Map(draft.session.subscriptions)
+  subscriptions.delete(key)
+  draft.session = { ...draft.session, subscriptions }
+}
+
+const unsubscribe = (draft: Draft, message: Unsubscribe): void => {
+  const { group, ref, topic } = message
+  const pattern = Topic.parsePattern(topic)
+  if (Result.isFailure(pattern)) {
+    return send(draft, err(ref, "invalid_pattern", pattern.failure.message))
+  }
+  const key = subscriptionKey(topic, group)
+  if (!draft.session.subscriptions.has(key)) {
+    return send(draft, err(ref, "not_subscribed", `'${topic}' is not subscribed on this connection`))
+  }
+  drop(draft, key)
+  draft.actions.push({ _tag: "Unsubscribe", key, message })
+}
+
+const settle = (draft: Draft, message: Ack | Nack | Extend, context: SessionContext): void => {
+  const { group, ref, topic } = message
+  const parsed = Topic.parseTopic(topic)
+  if (Result.isFailure(parsed)) {
+    return send(draft, err(ref, "invalid_topic", parsed.failure.message))
+  }
+  const { maxAckTimeoutMs } = context.limits
+  const wait = message.op === "NACK" ? message.delayMs : message.op === "EXTEND" ? message.byMs : undefined
+  if (wait !== undefined && wait > maxAckTimeoutMs) {
+    const field = message.op === "NACK" ? "delayMs" : "byMs"
+    return send(draft, err(ref, "bad_request", `'${field}' is at most ${maxAckTimeoutMs}`))
+  }
+  for (const [key, subscription] of draft.session.subscriptions) {
+    if (subscription.group === group && Topic.matches(subscription.pattern, parsed.success)) {
+      draft.actions.push({ _tag: "Settle", key, message })
+      return
+    }
+  }
+  send(draft, err(ref, "not_subscribed", `group '${group}' of '${topic}' is not subscribed on this connection`))
+}
+
+const receive = (draft: Draft, message: Decoded, context: SessionContext, now: number): void => {
+  const { claims, phase, verifying } = draft.session
+  if (phase === "closed") return
+  if (verifying !== undefined) {
+    draft.session = { ...draft.session, queued: [...draft.session.queued, message] }
+    return
+  }
+  if (message.op === "MALFORMED") return malformed(draft, message, context, now)
+  if (message.op === "AUTH") return auth(draft, message)
+  if (claims === undefined) {
+    send(draft, err(message.ref, "no_token", "the first message is AUTH"))
+    return close(draft, CloseCode.tokenRefused, "no_token")
+  }
+  switch (message.op) {
+    case "PUBLISH":
+      return publish(draft, message, context, claims, now)
+    case "SUBSCRIBE":
+      return subscribe(draft, message, context, claims)
+    case "UNSUBSCRIBE":
+      return unsubscribe(draft, message)
+    case "ACK":
+    case "NACK":
+    case "EXTEND":
+      return settle(draft, message, context)
+    case "PING":
+      return message.ref === undefined ? undefined : send(draft, ok(message.ref, { serverTime: now }))
+  }
+}
+
+/** What waited behind AUTH is looked at in its order; a further AUTH among it makes the rest wait again. */
+const release = (draft: Draft, context: SessionContext, now: number): void => {
+  const { queued } = draft.session
+  draft.session = { ...draft.session, verifying: undefined, queued: [] }
+  for (const message of queued) receive(draft, message, context, now)
+}
+
+const verified = (draft: Draft, claims: Claims, context: SessionContext, now: number): void => {
+  const { claims: before, connection, verifying } = draft.session
+  if (before !== undefined && before.sub !== claims.sub) {
+    send(draft, err(verifying?.ref, "forbidden", "the token is somebody else's; open another connection"))
+    return release(draft, context, now)
+  }
+  draft.session = { ...draft.session, phase: "ready", claims }
+  draft.actions.push({ _tag: "ForgetDecisions" })
+  const revoked: Array<{ readonly topic: string; readonly group?: string }> = []
+  for (const [key, { group, pattern }] of draft.session.subscriptions) {
+    const decision = context.decideSubscription(claims, { pattern: pattern.name, group })
+    if (decision._tag === "Allowed") continue
+    drop(draft, key)
+    const sub = group === undefined ? {} : { group }
+    revoked.push({ topic: pattern.name, ...sub })
+    draft.actions.push({ _tag: "Unsubscribe", key, message: undefined })
+    send(draft, { op: "END", sub: pattern.name, ...sub, reason: "revoked" })
+  }
+  send(
+    draft,
+    ok(verifying?.ref, {
+      connection,
+      history: context.history,
+      expiresAt: Number.isFinite(claims.expiresAt) ? claims.expiresAt : null,
+      serverTime: now,
+      heartbeatMs: context.settings.heartbeatMs,
+      limits: connectionLimits(context.limits),
+      ...(before === undefined ? {} : { revoked })
+    })
+  )
+  release(draft, context, now)
+}
+
+const tick = (draft: Draft, context: SessionContext, now: number): void => {
+  const { session } = draft
+  const { authTimeoutMs, heartbeatMs, maxMissedPongs } = context.settings
+  if (session.claims === undefined) {
+    if (now - session.openedAt >= authTimeoutMs) close(draft, CloseCode.authTimeout, "no AUTH in time")
+    return
+  }
+  if (now >= session.claims.expiresAt + context.clockToleranceMs) {
+    return close(draft, CloseCode.tokenExpired, "the token has expired")
+  }
+  if (now < session.pingAt) return
+  if (session.missedPongs >= maxMissedPongs) return close(draft, CloseCode.heartbeatLost, "heartbeat lost")
+  draft.session = { ...session, pingAt: now + heartbeatMs, missedPongs: session.missedPongs + 1 }
+  draft.actions.push({ _tag: "Ping" })
+}
+
+const ended = (draft: Draft, key: SubscriptionKey, reason: EndReason | undefined): void => {
+  const subscription = draft.session.subscriptions.get(key)
+  if (subscription === undefined) return
+  drop(draft, key)
+  if (reason === undefined) return
+  const { group, pattern } = subscription
+  send(draft, { op: "END", sub: pattern.name, ...(group === undefined ? {} : { group }), reason })
+}
+
+export const step = (session: Session, input: Input, context: SessionContext): Step => {
+  const draft: Draft = { session, actions: [] }
+  if (session.phase === "closed") return draft
+  switch (input._tag) {
+    case "Received":
+      if (session.missedPongs > 0) draft.session = { ...session, missedPongs: 0 }
+      for (const message of input.messages) receive(draft, message, context, input.now)
+      break
+    case "Verified":
+      if (session.verifying !== undefined) verified(draft, input.claims, context, input.now)
+      break
+    case "Refused":
+      if (session.verifying !== undefined) refuse(draft, input.code, input.reason)
+      break
+    case "Ended":
+      ended(draft, input.key, input.reason)
+      break
+    case "Pong":
+      if (session.missedPongs > 0) draft.session = { ...session, missedPongs: 0 }
+      break
+    case "Tick":
+      tick(draft, context, input.now)
+      break
+    case "Revoked":
+      close(draft, CloseCode.revoked, "the token was revoked")
+      break
+  }
+  return draft
+}

@@ -1,0 +1,183 @@
+/**
+ * The event log in memory: for tests, and for programs that need no durability.
+ *
+ * It is also the model that the other backends are compared with: the simplest thing that keeps the promises.
+ */
+import { Clock, Effect, Layer, Result, Stream } from "effect"
+import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
+import * as Settings from "../../domain/Settings.ts"
+import * as Topic from "../../domain/Topic.ts"
+import { type AppendResult, EventStore, TopicExists, type TopicInfo } from "../../services/EventStore.ts"
+import { Ids } from "../../services/Ids.ts"
+
+export interface Options {
+  readonly retention: Settings.RetentionSettings
+  /** Characters of a record's body that are still held. */
+  readonly maxRecordLength: number
+}
+
+export const defaults: Options = { retention: Settings.retention, maxRecordLength: 16 * 1024 * 1024 }
+
+interface Log {
+  readonly topic: Topic.Topic
+  /** The event with seq n stands at n - floor - 1. */
+  events: Array<StoredRecord>
+  floor: number
+  readonly seqs: Map<string, number>
+  readonly latest: Map<string, StoredRecord>
+}
+
+const head = (log: Log): number => log.floor + log.events.length
+
+const infoOf = (log: Log): TopicInfo => ({
+  topic: log.topic.name,
+  head: head(log),
+  floor: log.floor,
+  storedAt: log.events.at(-1)?.storedAt ?? 0
+})
+
+const put = (log: Log, record: EventRecord, storedAt: number): StoredRecord => {
+  const stored: StoredRecord = { ...record, seq: head(log) + 1, storedAt }
+  log.events.push(stored)
+  log.seqs.set(record.id, stored.seq)
+  if (record.key !== undefined) {
+    if (record.tombstone) log.latest.delete(record.key)
+    else log.latest.set(record.key, stored)
+  }
+  return stored
+}
+
+const byName = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
+
+export const make = Effect.fnUntraced(function* (options: Partial<Options> = {}) {
+  const { maxRecordLength, retention } = { ...defaults, ...options }
+  const clock = yield* Clock.Clock
+  const history = (yield* Ids).next()
+  const logs = new Map<string, Log>()
+
+  const logOf = (topic: string): Log => {
+    let log = logs.get(topic)
+    if (log === undefined) {
+      const parsed = Result.getOrThrow(Topic.parseTopic(topic))
+      log = { topic: parsed, events: [], floor: 0, seqs: new Map(), latest: new Map() }
+      logs.set(topic, log)
+    }
+    return log
+  }
+
+  const appendAll = (batch: ReadonlyArray<EventRecord>): ReadonlyArray<AppendResult> => {
+    const now = clock.currentTimeMillisUnsafe()
+    const refused = new Set<string>()
+    return batch.map((record): AppendResult => {
+      const { id, topic } = record
+      if (refused.has(topic)) return { _tag: "NotAppended", topic, id, reason: "behind_refused" }
+      if (record.body.length > maxRecordLength) {
+        refused.add(topic)
+        return { _tag: "NotAppended", topic, id, reason: "too_large" }
+      }
+      const log = logOf(topic)
+      const known = log.seqs.get(id)
+      const stored =
+        known === undefined
+          ? put(log, record, Math.max(now, log.events.at(-1)?.storedAt ?? 0))
+          : log.events[known - log.floor - 1]!
+      const { seq, storedAt } = stored
+      return { _tag: "Appended", topic, id, seq, storedAt, duplicate: known !== undefined }
+    })
+  }
+
+  const read = (range: {
+    readonly topic: string
+    readonly after: number
+    readonly limit: number
+    readonly maxBytes?: number
+  }): ReadonlyArray<StoredRecord> => {
+    const log = logs.get(range.topic)
+    if (log === undefined) return []
+    const from = Math.max(0, range.after - log.floor)
+    const found: Array<StoredRecord> = []
+    let bytes = 0
+    for (let i = from; i < log.events.length && found.length < range.limit; i++) {
+      const record = log.events[i]!
+      bytes += record.body.length
+      if (found.length > 0 && bytes > (range.maxBytes ?? Infinity)) break
+      found.push(record)
+    }
+    return found
+  }
+
+  const trim = (log: Log, upTo: number): number => {
+    const youngest = clock.currentTimeMillisUnsafe() - retention.minAgeMs
+    while (log.floor < upTo && log.events.length > 1 && log.events[0]!.storedAt <= youngest) {
+      const gone = log.events.shift()!
+      log.floor = gone.seq
+      log.seqs.delete(gone.id)
+    }
+    return log.floor
+  }
+
+  return EventStore.of({
+    history: Effect.succeed(history),
+    append: (batch) => Effect.sync(() => appendAll(batch)),
+    read: (range) => Effect.sync(() => read(range)),
+    readTime: ({ time, topic }) =>
+      Effect.sync(() => {
+        const log = logs.get(topic)
+        if (log === undefined) return 0
+        const first = log.events.find((record) => record.storedAt >= time)
+        return first === undefined ? head(log) : first.seq - 1
+      }),
+    head: (topic) =>
+      Effect.sync(() => {
+        const log = logs.get(topic)
+        return log === undefined ? undefined : infoOf(log)
+      }),
+    topics: ({ after, limit, pattern }) =>
+      Effect.sync(() => {
+        const found = [...logs.values()]
+          .filter((log) => Topic.matches(pattern, log.topic) && (after === undefined || log.topic.name > after))
+          .sort((a, b) => byName(a.topic.name, b.topic.name))
+        const items = found.slice(0, limit).map(infoOf)
+        return { items, next: found.length > limit ? items.at(-1)?.topic : undefined }
+      }),
+    find: ({ ids, topic }) =>
+      Effect.sync(() => {
+        const seqs = logs.get(topic)?.seqs
+        return new Map(ids.flatMap((id) => (seqs?.has(id) === true ? [[id, seqs.get(id)!]] : [])))
+      }),
+    latestOf: ({ keys, topic }) =>
+      Effect.sync(() => {
+        const latest = logs.get(topic)?.latest
+        return new Map(keys.flatMap((key) => (latest?.has(key) === true ? [[key, latest.get(key)!]] : [])))
+      }),
+    latestByKey: ({ after, limit, topic }) =>
+      Effect.sync(() => {
+        const found = [...(logs.get(topic)?.latest ?? [])]
+          .filter(([key]) => after === undefined || key > after)
+          .sort(([a], [b]) => byName(a, b))
+        const page = found.slice(0, limit)
+        return {
+          items: page.map(([, record]) => record),
+          next: found.length > limit ? page.at(-1)?.[0] : undefined
+        }
+      }),
+    trim: ({ topic, upTo }) =>
+      Effect.sync(() => {
+        const log = logs.get(topic)
+        return log === undefined ? 0 : trim(log, upTo)
+      }),
+    restore: ({ events, firstSeq, topic }) =>
+      Effect.suspend(() => {
+        if (logs.has(topic)) return Effect.fail(new TopicExists({ topic }))
+        if (events.length === 0) return Effect.void
+        const log = logOf(topic)
+        log.floor = firstSeq - 1
+        for (const { storedAt, ...record } of events) put(log, record, storedAt)
+        return Effect.void
+      }),
+    changes: Stream.empty
+  })
+})
+
+export const layer = (options?: Partial<Options>): Layer.Layer<EventStore, never, Ids> =>
+  Layer.effect(EventStore, make(options))

@@ -1,0 +1,18 @@
+/**
+ * Who may do what, decided from claims alone and asked again for every event on its way out.
+ *
+ * Plain functions: a decision has no effect, and there is one for every delivery.
+ */
+import { Context } from "effect"
+import type { Claims } from "../domain/Claims.ts"
+import type { Decision, Request, SubscriptionRequest } from "../domain/Policy.ts"
+
+export class AccessControl extends Context.Service<
+  AccessControl,
+  {
+    /** About one concrete topic: a publish, an event to deliver, a change to make. */
+    readonly decide: (claims: Claims, request: Request) => Decision
+    /** About a pattern that somebody wants to subscribe. */
+    readonly decideSubscription: (claims: Claims, request: SubscriptionRequest) => Decision
+  }
+>()("event-hub/services/AccessControl") {}
