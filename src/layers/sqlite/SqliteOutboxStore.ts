@@ -1,0 +1,155 @@
+/**
+ * The outbox in the hub's SQLite file, for the drainer and for programs in the hub's process.
+ *
+ * An application in a process of its own adds with `createOutbox` on its own connection, inside its own
+ * transaction; the hub hears of it by a watch on the file.
+ */
+import { watch } from "node:fs"
+import { basename, dirname } from "node:path"
+import { Clock, Effect, Layer, PubSub, Queue, Stream } from "effect"
+import { accept, type EventLimits } from "../../domain/Event.ts"
+import { leaseExpired } from "../../domain/Outbox.ts"
+import * as Settings from "../../domain/Settings.ts"
+import { Ids } from "../../services/Ids.ts"
+import { type OutboxClaim, OutboxStore, type Settled } from "../../services/OutboxStore.ts"
+import type { ClaimRef } from "./outboxCommands.ts"
+import { SqliteDatabase } from "./SqliteDatabase.ts"
+
+const refOf = ({ event, token }: OutboxClaim): ClaimRef => ({
+  topic: event.topic,
+  id: event.id,
+  key: event.key,
+  token
+})
+
+/** How many records one statement of a purge deletes, so that it does not hold up commits for long. */
+const purgeChunk = 1_000
+
+/** The least time between two looks that a busy file leads to. */
+const watchPause = "2 millis"
+
+/**
+ * Something was written to the file, by whomever. Where the file system cannot be watched, the drainer's
+ * interval is all there is.
+ */
+const fileChanges = (path: string): Stream.Stream<void> =>
+  Stream.callback<void>(
+    (queue) =>
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          try {
+            const log = `${basename(path)}-wal`
+            const watcher = watch(dirname(path), (_event, name) => {
+              if (name === log) Queue.offerUnsafe(queue, undefined)
+            })
+            watcher.on("error", () => watcher.close())
+            return watcher
+          } catch {
+            return undefined
+          }
+        }),
+        (watcher) => Effect.sync(() => watcher?.close())
+      ),
+    { bufferSize: 1, strategy: "sliding" }
+  )
+
+const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits) {
+  const db = yield* SqliteDatabase
+  const clock = yield* Clock.Clock
+  const ids = yield* Ids
+  const added = yield* PubSub.sliding<void>(1)
+  const now = () => clock.currentTimeMillisUnsafe()
+
+  const settled = (claims: ReadonlyArray<OutboxClaim>, lost: ReadonlyArray<number>): Settled => ({
+    marked: claims.length - lost.length,
+    lost: lost.map((i) => claims[i]!)
+  })
+
+  const hasPending = db
+    .read("OutboxStore.changes", (statements) => statements.get("anyPending") !== undefined)
+    .pipe(Effect.orElseSucceed(() => false))
+
+  return OutboxStore.of({
+    add: (event, options) =>
+      Effect.gen(function* () {
+        const id = event.id ?? ids.next()
+        const record = yield* accept({ ...event, id, ts: event.ts ?? now() }, limits)
+        yield* db.write("outbox", "add", { record, now: now(), notBefore: options?.notBefore })
+        PubSub.publishUnsafe(added, undefined)
+        return id
+      }),
+
+    claimBatch: (claim) =>
+      Effect.suspend(() => {
+        const token = ids.next()
+        return Effect.map(db.write("outbox", "claimBatch", { ...claim, token, now: now() }), (claimed) =>
+          claimed.map((one): OutboxClaim => ({ token, ...one }))
+        )
+      }),
+
+    markSent: (claims) =>
+      Effect.suspend(() =>
+        Effect.map(db.write("outbox", "markSent", { claims: claims.map(refOf), now: now() }), (lost) =>
+          settled(claims, lost)
+        )
+      ),
+
+    fail: (failures) =>
+      Effect.suspend(() =>
+        Effect.map(
+          db.write("outbox", "fail", {
+            claims: failures.map(({ claim, error, retryInMs }) => ({ ...refOf(claim), error, retryInMs })),
+            now: now()
+          }),
+          (lost) =>
+            settled(
+              failures.map((failure) => failure.claim),
+              lost
+            )
+        )
+      ),
+
+    release: (claims) =>
+      Effect.map(db.write("outbox", "release", { claims: claims.map(refOf) }), (lost) => settled(claims, lost)),
+
+    requeueExpired: ({ maxAttempts }) =>
+      Effect.suspend(() => db.write("outbox", "requeueExpired", { maxAttempts, error: leaseExpired, now: now() })),
+
+    // Counting reads an index from end to end: that is the writer's thread's work, and not this one's.
+    stats: db.write("outbox", "stats", undefined),
+
+    list: ({ after, limit, state }) =>
+      db.write("outbox", "list", { state, after: after === undefined ? 0 : Number(after), limit }),
+
+    redrive: (which) =>
+      Effect.suspend(() => db.write("outbox", "redrive", { which, now: now() })).pipe(
+        Effect.tap(() => Effect.sync(() => PubSub.publishUnsafe(added, undefined)))
+      ),
+
+    purge: ({ olderThanMs }) =>
+      Effect.gen(function* () {
+        let purged = 0
+        for (;;) {
+          const some = yield* db.write("outbox", "purge", { sentBefore: now() - olderThanMs, limit: purgeChunk })
+          purged += some
+          if (some < purgeChunk) return purged
+        }
+      }),
+
+    setPaused: (paused) =>
+      Effect.tap(db.write("outbox", "setPaused", { paused }), () =>
+        Effect.sync(() => PubSub.publishUnsafe(added, undefined))
+      ),
+
+    changes: Stream.merge(
+      Stream.fromPubSub(added),
+      fileChanges(db.path).pipe(
+        Stream.filterEffect(() => hasPending),
+        Stream.tap(() => Effect.sleep(watchPause))
+      )
+    )
+  })
+})
+
+export const layer = (limits?: EventLimits): Layer.Layer<OutboxStore, never, SqliteDatabase | Ids> =>
+  Layer.effect(OutboxStore, make(limits))

@@ -1,0 +1,130 @@
+/**
+ * Writes to the event log. They run in the writer's transaction, on the only connection that writes to these
+ * tables: what is remembered of a topic between two commands is true, until a transaction is rolled back.
+ */
+import type { EventRecord } from "../../domain/Event.ts"
+import type { AppendResult } from "../../services/EventStore.ts"
+import type { Statements } from "./statements.ts"
+
+interface TopicState {
+  readonly id: number
+  head: number
+  storedAt: number
+}
+
+interface TopicRow {
+  readonly id: number
+  readonly head: number
+  readonly floor: number
+  readonly stored_at: number
+}
+
+/** How many events one trim forgets at most, so that it does not hold up the commits of others for long. */
+const trimChunk = 1_000
+
+export const eventCommands = (statements: Statements) => {
+  const topics = new Map<string, TopicState>()
+
+  const find = (topic: string): TopicState | undefined => {
+    const known = topics.get(topic)
+    if (known !== undefined) return known
+    const row = statements.get<TopicRow>("topic", topic)
+    if (row === undefined) return undefined
+    const state = { id: row.id, head: row.head, storedAt: row.stored_at }
+    topics.set(topic, state)
+    return state
+  }
+
+  const create = (topic: string, head: number): TopicState => {
+    const row = statements.get<{ readonly id: number }>("addTopic", topic, head, head)
+    const state = { id: row!.id, head, storedAt: 0 }
+    topics.set(topic, state)
+    return state
+  }
+
+  /** True: it is new, and the topic has grown. */
+  const insert = (state: TopicState, record: EventRecord, storedAt: number): boolean => {
+    const { body, id, key, tombstone } = record
+    const seq = state.head + 1
+    if (statements.run("addEvent", state.id, seq, storedAt, id, key ?? null, tombstone ? 1 : 0, body) === 0) {
+      return false
+    }
+    state.head = seq
+    state.storedAt = storedAt
+    if (key !== undefined) {
+      if (tombstone) statements.run("dropLatest", state.id, key)
+      else statements.run("setLatest", state.id, key, seq)
+    }
+    return true
+  }
+
+  const append = (args: {
+    readonly records: ReadonlyArray<EventRecord>
+    readonly maxLength: number
+    readonly now: number
+  }): ReadonlyArray<AppendResult> => {
+    const refused = new Set<string>()
+    const grown = new Set<TopicState>()
+    const results = args.records.map((record): AppendResult => {
+      const { id, topic } = record
+      if (refused.has(topic)) return { _tag: "NotAppended", topic, id, reason: "behind_refused" }
+      if (record.body.length > args.maxLength) {
+        refused.add(topic)
+        return { _tag: "NotAppended", topic, id, reason: "too_large" }
+      }
+      const state = find(topic) ?? create(topic, 0)
+      if (insert(state, record, Math.max(args.now, state.storedAt))) {
+        grown.add(state)
+        return { _tag: "Appended", topic, id, seq: state.head, storedAt: state.storedAt, duplicate: false }
+      }
+      const first = statements.get<{ readonly seq: number; readonly stored_at: number }>("eventById", state.id, id)!
+      return { _tag: "Appended", topic, id, seq: first.seq, storedAt: first.stored_at, duplicate: true }
+    })
+    for (const state of grown) statements.run("growTopic", state.head, state.storedAt, state.id)
+    return results
+  }
+
+  /** Forgets a part of what may go; `done` says whether it was the last. */
+  const trim = (args: {
+    readonly topic: string
+    readonly upTo: number
+    readonly storedBefore: number
+  }): { readonly floor: number; readonly done: boolean } => {
+    const row = statements.get<TopicRow>("topic", args.topic)
+    if (row === undefined) return { floor: 0, done: true }
+    // Times never decrease within a topic, so the last event that is old enough is found by halving.
+    let low = row.floor
+    let high = Math.min(args.upTo, row.head - 1, row.floor + trimChunk)
+    const bound = high
+    while (low < high) {
+      const mid = Math.ceil((low + high) / 2)
+      const event = statements.get<{ readonly stored_at: number }>("storedAt", row.id, mid)
+      if (event !== undefined && event.stored_at > args.storedBefore) high = mid - 1
+      else low = mid
+    }
+    if (low <= row.floor) return { floor: row.floor, done: true }
+    statements.run("setFloor", low, row.id)
+    statements.run("keepLatest", row.id, low)
+    statements.run("forgetEvents", row.id, low)
+    return { floor: low, done: low < bound || bound < row.floor + trimChunk }
+  }
+
+  const restore = (args: {
+    readonly topic: string
+    readonly firstSeq: number
+    readonly events: ReadonlyArray<EventRecord & { readonly storedAt: number }>
+  }): { readonly exists: boolean } => {
+    if (find(args.topic) !== undefined) return { exists: true }
+    if (args.events.length === 0) return { exists: false }
+    const state = create(args.topic, args.firstSeq - 1)
+    for (const event of args.events) insert(state, event, event.storedAt)
+    statements.run("growTopic", state.head, state.storedAt, state.id)
+    return { exists: false }
+  }
+
+  return {
+    commands: { append, trim, restore },
+    /** The transaction was rolled back: what was remembered may not be true. */
+    forget: () => topics.clear()
+  }
+}

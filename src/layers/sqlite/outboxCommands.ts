@@ -1,0 +1,285 @@
+/**
+ * Writes to the outbox. They run in the writer's transaction, which excludes those of applications.
+ *
+ * Records of one (topic, key) form a line. What is claimed of a line is claimed by one worker, in order; what
+ * stands behind a record that is not done leaves the ready index as `blocked`, so that it is met once and not
+ * by every claim. Whoever finishes a record of a line lets the next ones back in.
+ */
+import type { EventRecord } from "../../domain/Event.ts"
+import type { StateName } from "../../domain/Outbox.ts"
+import type { OutboxEntry } from "../../services/OutboxStore.ts"
+import type { Statements } from "./statements.ts"
+
+export type RecordState = "pending" | "waiting" | "blocked" | "claimed" | "sent" | "dead"
+
+/** Names a claim: enough to find its record, and to see whether it still holds. */
+export interface ClaimRef {
+  readonly topic: string
+  readonly id: string
+  readonly key: string | undefined
+  readonly token: string
+}
+
+interface ReadyRow {
+  readonly position: number
+  readonly topic: string
+  readonly id: string
+  readonly key: string | null
+  readonly tombstone: number
+  readonly body: string
+  readonly attempts: number
+}
+
+interface ListRow extends ReadyRow {
+  readonly added_at: number
+  readonly state: RecordState
+  readonly not_before: number | null
+  readonly worker: string | null
+  readonly lease_until: number | null
+  readonly last_error: string | null
+}
+
+/** How many ready records one claim looks at beyond its limit, when many of them turn out to be blocked. */
+const lookAhead = 4_000
+
+/** How many records of a line are let back in at once; more follow as these are done. */
+const unblockChunk = 256
+
+const eventOf = (row: ReadyRow): EventRecord => ({
+  topic: row.topic,
+  id: row.id,
+  key: row.key ?? undefined,
+  tombstone: row.tombstone === 1,
+  body: row.body
+})
+
+const stateNames: Readonly<Record<RecordState, StateName>> = {
+  pending: "Pending",
+  waiting: "Pending",
+  blocked: "Blocked",
+  claimed: "Claimed",
+  sent: "Sent",
+  dead: "Dead"
+}
+
+const recordStates: Readonly<Record<StateName, ReadonlyArray<RecordState>>> = {
+  Pending: ["pending", "waiting"],
+  Blocked: ["blocked"],
+  Claimed: ["claimed"],
+  Sent: ["sent"],
+  Dead: ["dead"]
+}
+
+const allStates = Object.values(recordStates).flat()
+
+const entryOf = (row: ListRow): OutboxEntry => ({
+  id: row.id,
+  topic: row.topic,
+  key: row.key ?? undefined,
+  state: stateNames[row.state],
+  attempts: row.attempts,
+  addedAt: row.added_at,
+  notBefore: row.not_before ?? undefined,
+  worker: row.worker ?? undefined,
+  leaseUntil: row.lease_until ?? undefined,
+  lastError: row.last_error ?? undefined,
+  event: eventOf(row)
+})
+
+/** Adds a record; also what applications run in their own transactions. */
+export const addRecord = (
+  statements: Statements,
+  record: EventRecord,
+  at: { readonly now: number; readonly notBefore: number | undefined }
+): boolean => {
+  const waits = at.notBefore !== undefined && at.notBefore > at.now
+  const { body, id, key, tombstone, topic } = record
+  return (
+    statements.run(
+      "addRecord",
+      topic,
+      id,
+      key ?? null,
+      tombstone ? 1 : 0,
+      body,
+      at.now,
+      waits ? "waiting" : "pending",
+      waits ? at.notBefore : null
+    ) > 0
+  )
+}
+
+export const outboxCommands = (statements: Statements) => {
+  const isPaused = (): boolean =>
+    statements.get<{ readonly value: string }>("meta", "outbox_paused")?.value === "true"
+
+  const unblock = (lines: ReadonlyMap<string, { readonly topic: string; readonly key: string }>): void => {
+    for (const { key, topic } of lines.values()) statements.run("unblock", topic, key, unblockChunk)
+  }
+
+  /** Runs an update for each claim, lets lines go on whose record is done, and answers which were lost. */
+  const settle = <A extends ClaimRef>(
+    claims: ReadonlyArray<A>,
+    update: (claim: A) => { readonly changes: number; readonly done: boolean }
+  ): ReadonlyArray<number> => {
+    const lost: Array<number> = []
+    const lines = new Map<string, { readonly topic: string; readonly key: string }>()
+    claims.forEach((claim, i) => {
+      const { changes, done } = update(claim)
+      if (changes === 0) lost.push(i)
+      else if (done && claim.key !== undefined) {
+        lines.set(`${claim.topic} ${claim.key}`, { topic: claim.topic, key: claim.key })
+      }
+    })
+    unblock(lines)
+    return lost
+  }
+
+  const claimBatch = (args: {
+    readonly limit: number
+    readonly leaseMs: number
+    readonly worker: string
+    readonly token: string
+    readonly now: number
+  }): ReadonlyArray<{ readonly event: EventRecord; readonly attempts: number }> => {
+    if (isPaused()) return []
+    statements.run("wakeDue", args.now)
+    const claimed: Array<{ readonly event: EventRecord; readonly attempts: number }> = []
+    /** Per line: whether what comes next of it is free, because all before it is in this batch. */
+    const free = new Map<string, boolean>()
+    let position = 0
+    let looked = 0
+    while (claimed.length < args.limit && looked < args.limit + lookAhead) {
+      const rows = statements.all<ReadyRow>("pendingAfter", position, args.limit)
+      for (const row of rows) {
+        if (claimed.length === args.limit) break
+        looked++
+        position = row.position
+        if (row.key !== null) {
+          const line = `${row.topic} ${row.key}`
+          let isFree = free.get(line)
+          if (isFree === undefined) {
+            isFree = statements.get("predecessor", row.topic, row.key, row.position) === undefined
+            free.set(line, isFree)
+          }
+          if (!isFree) {
+            statements.run("block", row.position)
+            continue
+          }
+        }
+        statements.run("claim", args.token, args.worker, args.now + args.leaseMs, row.position)
+        claimed.push({ event: eventOf(row), attempts: row.attempts + 1 })
+      }
+      if (rows.length < args.limit) break
+    }
+    return claimed
+  }
+
+  return {
+    add: (args: {
+      readonly record: EventRecord
+      readonly now: number
+      readonly notBefore: number | undefined
+    }): boolean => addRecord(statements, args.record, args),
+
+    claimBatch,
+
+    markSent: (args: { readonly claims: ReadonlyArray<ClaimRef>; readonly now: number }) =>
+      settle(args.claims, ({ id, token, topic }) => ({
+        changes: statements.run("markSent", args.now, topic, id, token),
+        done: true
+      })),
+
+    fail: (args: {
+      readonly claims: ReadonlyArray<
+        ClaimRef & { readonly error: string; readonly retryInMs: number | undefined }
+      >
+      readonly now: number
+    }) =>
+      settle(args.claims, ({ error, id, retryInMs, token, topic }) =>
+        retryInMs === undefined
+          ? { changes: statements.run("markDead", args.now, error, topic, id, token), done: true }
+          : {
+              changes: statements.run("markWaiting", args.now + retryInMs, error, topic, id, token),
+              done: false
+            }
+      ),
+
+    release: (args: { readonly claims: ReadonlyArray<ClaimRef> }) =>
+      settle(args.claims, ({ id, token, topic }) => ({
+        changes: statements.run("markReleased", topic, id, token),
+        done: false
+      })),
+
+    requeueExpired: (args: {
+      readonly maxAttempts: number
+      readonly error: string
+      readonly now: number
+    }): { readonly requeued: number; readonly dead: number } => {
+      const rows = statements.all<ReadyRow>("expired", args.now)
+      const lines = new Map<string, { readonly topic: string; readonly key: string }>()
+      let dead = 0
+      for (const { attempts, key, position, topic } of rows) {
+        const isDead = attempts >= args.maxAttempts
+        if (isDead) dead++
+        if (isDead && key !== null) lines.set(`${topic} ${key}`, { topic, key })
+        statements.run("expire", isDead ? "dead" : "pending", isDead ? args.now : null, args.error, position)
+      }
+      unblock(lines)
+      return { requeued: rows.length - dead, dead }
+    },
+
+    stats: () => {
+      const counts = { Pending: 0, Blocked: 0, Claimed: 0, Sent: 0, Dead: 0 }
+      let oldestAddedAt: number | undefined
+      for (const state of allStates) {
+        counts[stateNames[state]] += statements.get<{ readonly n: number }>("countState", state)!.n
+        if (state === "sent" || state === "dead") continue
+        const [first] = statements.all<ListRow>("listState", state, 0, 1)
+        if (first !== undefined) oldestAddedAt = Math.min(oldestAddedAt ?? Infinity, first.added_at)
+      }
+      return { counts, oldestAddedAt, paused: isPaused() }
+    },
+
+    list: (args: {
+      readonly state: StateName | undefined
+      readonly after: number
+      readonly limit: number
+    }): { readonly items: ReadonlyArray<OutboxEntry>; readonly next: string | undefined } => {
+      const states = args.state === undefined ? allStates : recordStates[args.state]
+      const rows = states
+        .flatMap((state) => statements.all<ListRow>("listState", state, args.after, args.limit + 1))
+        .sort((a, b) => a.position - b.position)
+      const page = rows.slice(0, args.limit)
+      return {
+        items: page.map(entryOf),
+        next: rows.length > args.limit ? String(page.at(-1)!.position) : undefined
+      }
+    },
+
+    redrive: (args: {
+      readonly which: "all" | ReadonlyArray<{ readonly topic: string; readonly id: string }>
+      readonly now: number
+    }): number => {
+      const positions =
+        args.which === "all"
+          ? statements.all<ListRow>("listState", "dead", 0, -1).map((row) => row.position)
+          : args.which.flatMap(({ id, topic }) => {
+              const row = statements.get<{ readonly position: number }>("deadRecord", topic, id)
+              return row === undefined ? [] : [row.position]
+            })
+      for (const position of positions) {
+        const row = statements.get<ListRow>("takeRecord", position)!
+        statements.run("redriveRecord", row.topic, row.id, row.key, row.tombstone, row.body, args.now, row.last_error)
+      }
+      return positions.length
+    },
+
+    purge: (args: { readonly sentBefore: number; readonly limit: number }): number =>
+      statements.run("purge", args.sentBefore, args.limit),
+
+    setPaused: (args: { readonly paused: boolean }): void => {
+      statements.run("setMeta", "outbox_paused", String(args.paused))
+    }
+  }
+}

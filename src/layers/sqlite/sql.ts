@@ -1,0 +1,100 @@
+/**
+ * Every statement that the SQLite layer runs again and again, in one place, so that a test can ask the planner
+ * about each of them: none reads a table from end to end.
+ */
+
+/** States in which an outbox record is not done; written out, since a partial index needs literals. */
+const open = "('pending', 'waiting', 'blocked', 'claimed')"
+
+/** A record's columns, as people see it. */
+const columns =
+  "position, topic, id, key, tombstone, body, added_at, state, not_before, attempts, worker, lease_until, last_error"
+
+/** Whoever had the record has it no more. */
+const free = "token = NULL, worker = NULL, lease_until = NULL"
+
+/** The claim still holds. */
+const held = "topic = ? AND id = ? AND state = 'claimed' AND token = ?"
+
+export const sql = {
+  // meta
+  meta: "SELECT value FROM hub_meta WHERE name = ?",
+  setMeta: "INSERT INTO hub_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+
+  // topics
+  topic: "SELECT id, name, head, floor, stored_at FROM topics WHERE name = ?",
+  addTopic: "INSERT INTO topics (name, head, floor, stored_at) VALUES (?, ?, ?, 0) RETURNING id",
+  growTopic: "UPDATE topics SET head = ?, stored_at = ? WHERE id = ?",
+  setFloor: "UPDATE topics SET floor = ? WHERE id = ?",
+  topicsAfter: "SELECT name, head, floor, stored_at FROM topics WHERE name > ? AND name < ? ORDER BY name LIMIT ?",
+
+  // events
+  addEvent:
+    "INSERT INTO events (topic_id, seq, stored_at, id, key, tombstone, body) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic_id, id) DO NOTHING",
+  eventById: "SELECT seq, stored_at FROM events WHERE topic_id = ? AND id = ?",
+  eventsAfter:
+    "SELECT seq, stored_at, id, key, tombstone, body FROM events WHERE topic_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+  storedAt: "SELECT stored_at FROM events WHERE topic_id = ? AND seq = ?",
+  forgetEvents: "DELETE FROM events WHERE topic_id = ? AND seq <= ?",
+
+  // latest by key
+  setLatest:
+    "INSERT INTO latest (topic_id, key, seq) VALUES (?, ?, ?) ON CONFLICT (topic_id, key) DO UPDATE SET seq = excluded.seq, stored_at = NULL, id = NULL, body = NULL",
+  dropLatest: "DELETE FROM latest WHERE topic_id = ? AND key = ?",
+  // CROSS JOIN fixes the order: from the few events that go to the rows of their keys, never the other way.
+  keepLatest: `UPDATE latest SET stored_at = e.stored_at, id = e.id, body = e.body
+    FROM (SELECT topic_id, key, seq, stored_at, id, body FROM events
+          WHERE topic_id = ? AND seq <= ? AND key IS NOT NULL) AS e
+    WHERE latest.topic_id = e.topic_id AND latest.key = e.key AND latest.seq = e.seq`,
+  latestOf: `SELECT l.key, l.seq, coalesce(e.stored_at, l.stored_at) AS stored_at, coalesce(e.id, l.id) AS id,
+      coalesce(e.body, l.body) AS body
+    FROM latest AS l LEFT JOIN events AS e ON e.topic_id = l.topic_id AND e.seq = l.seq
+    WHERE l.topic_id = ? AND l.key = ?`,
+  latestAfter: `SELECT l.key, l.seq, coalesce(e.stored_at, l.stored_at) AS stored_at, coalesce(e.id, l.id) AS id,
+      coalesce(e.body, l.body) AS body
+    FROM latest AS l LEFT JOIN events AS e ON e.topic_id = l.topic_id AND e.seq = l.seq
+    WHERE l.topic_id = ? AND l.key > ? ORDER BY l.key LIMIT ?`,
+
+  // groups
+  registrations: "SELECT name, pattern, options, registered_at, history FROM groups ORDER BY name, pattern",
+  registrationsOf: "SELECT pattern, options, registered_at, history FROM groups WHERE name = ? ORDER BY pattern",
+  addRegistration: "INSERT INTO groups (name, pattern, options, registered_at, history) VALUES (?, ?, ?, ?, ?)",
+  removeRegistrations: "DELETE FROM groups WHERE name = ?",
+  isRegistered: "SELECT 1 FROM groups WHERE name = ? LIMIT 1",
+  addState:
+    "INSERT INTO group_states (group_name, topic, revision, state) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING",
+  setState: "UPDATE group_states SET revision = revision + 1, state = ? WHERE group_name = ? AND topic = ? AND revision = ?",
+  state: "SELECT revision, state FROM group_states WHERE group_name = ? AND topic = ?",
+  statesOfTopic: "SELECT group_name, state FROM group_states WHERE topic = ? ORDER BY group_name",
+  statesOfGroup: "SELECT topic, state FROM group_states WHERE group_name = ? ORDER BY topic",
+  removeStates: "DELETE FROM group_states WHERE group_name = ?",
+
+  // outbox
+  addRecord:
+    "INSERT INTO outbox (topic, id, key, tombstone, body, added_at, state, not_before) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, id) DO NOTHING",
+  wakeDue: "UPDATE outbox SET state = 'pending', not_before = NULL WHERE state = 'waiting' AND not_before <= ?",
+  anyPending: "SELECT 1 FROM outbox WHERE state = 'pending' LIMIT 1",
+  pendingAfter:
+    "SELECT position, topic, id, key, tombstone, body, attempts FROM outbox WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",
+  predecessor: `SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND state IN ${open} AND position < ? LIMIT 1`,
+  block: "UPDATE outbox SET state = 'blocked' WHERE position = ?",
+  claim:
+    "UPDATE outbox SET state = 'claimed', token = ?, worker = ?, lease_until = ?, attempts = attempts + 1 WHERE position = ?",
+  markSent: `UPDATE outbox SET state = 'sent', done_at = ?, ${free} WHERE ${held}`,
+  markWaiting: `UPDATE outbox SET state = 'waiting', not_before = ?, last_error = ?, ${free} WHERE ${held}`,
+  markDead: `UPDATE outbox SET state = 'dead', done_at = ?, last_error = ?, ${free} WHERE ${held}`,
+  markReleased: `UPDATE outbox SET state = 'pending', attempts = attempts - 1, ${free} WHERE ${held}`,
+  unblock: `UPDATE outbox SET state = 'pending' WHERE position IN (
+    SELECT position FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND state IN ${open} AND state = 'blocked'
+    ORDER BY position LIMIT ?)`,
+  expired: "SELECT position, topic, key, attempts FROM outbox WHERE state = 'claimed' AND lease_until <= ?",
+  expire: `UPDATE outbox SET state = ?, done_at = ?, last_error = ?, ${free} WHERE position = ?`,
+  countState: "SELECT count(*) AS n FROM outbox WHERE state = ?",
+  listState: `SELECT ${columns} FROM outbox WHERE state = ? AND position > ? ORDER BY position LIMIT ?`,
+  deadRecord: "SELECT position FROM outbox WHERE topic = ? AND id = ? AND state = 'dead'",
+  takeRecord: "DELETE FROM outbox WHERE position = ? RETURNING topic, id, key, tombstone, body, last_error",
+  redriveRecord:
+    "INSERT INTO outbox (topic, id, key, tombstone, body, added_at, state, last_error) VALUES (?, ?, ?, ?, ?, ?, 'pending', ?)",
+  purge:
+    "DELETE FROM outbox WHERE position IN (SELECT position FROM outbox WHERE state = 'sent' AND done_at < ? LIMIT ?)"
+} as const
