@@ -115,13 +115,16 @@ export interface DrainerSettings {
   /** The longest wait between two looks at the outbox when nothing wakes the drainer. */
   readonly intervalMs: number
   readonly retry: RetryPolicy
+  /** How long records that were sent are kept, for people to look at. */
+  readonly keepSentMs: number
 }
 
 export const drainer: DrainerSettings = {
   batchSize: 100,
   leaseMs: 30 * second,
   intervalMs: 250,
-  retry: { baseMs: 500, maxMs: 5 * minute, maxAttempts: 20 }
+  retry: { baseMs: 500, maxMs: 5 * minute, maxAttempts: 20 },
+  keepSentMs: 24 * hour
 }
 
 export interface AuthSettings {

@@ -9,6 +9,7 @@ import type { GroupConflict, GroupOptions } from "../domain/Group.ts"
 import type { InvalidPattern } from "../domain/Topic.ts"
 import type { From } from "../protocol/Messages.ts"
 import type { Overloaded } from "./Appender.ts"
+import type { GroupNotFound } from "./GroupStore.ts"
 import type { UnrecoverablePosition } from "./LiveFeed.ts"
 import type { OutboxEvent } from "./OutboxStore.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
@@ -76,6 +77,10 @@ export class EventBus extends Context.Service<
         readonly concurrency?: number
       },
       handler: (event: Handled) => Effect.Effect<void, E | Poison, R>
-    ) => Effect.Effect<never, InvalidPattern | GroupConflict | UnrecoverablePosition | StoreUnavailable, R>
+    ) => Effect.Effect<
+      never,
+      InvalidPattern | GroupConflict | GroupNotFound | UnrecoverablePosition | StoreUnavailable,
+      R
+    >
   }
 >()("event-hub/services/EventBus") {}

@@ -4,7 +4,7 @@
  * Each event of a group's topics goes to one member at a time until it is acknowledged. An acknowledgement
  * that was answered is durable: the event never comes again, unless somebody seeks or redrives.
  */
-import { Context, type Effect, type Result, type Scope } from "effect"
+import { Context, type Effect, type Scope } from "effect"
 import type { StoredRecord } from "../domain/Event.ts"
 import type { GroupConflict, GroupOptions, Outcome } from "../domain/Group.ts"
 import type { Pattern } from "../domain/Topic.ts"
@@ -54,13 +54,26 @@ export interface Member {
    */
   readonly answer: (
     answer: Answer,
-    done: (outcomes: Result.Result<ReadonlyArray<Outcome>, StoreUnavailable>) => void
+    done: (outcomes: ReadonlyArray<Outcome> | StoreUnavailable) => void
   ) => void
   /**
    * Says goodbye: nothing comes any more, answers given before are durable when this ends, and the rest goes
    * back without counting as an attempt.
    */
   readonly leave: Effect.Effect<void, StoreUnavailable>
+}
+
+export interface Membership {
+  readonly pattern: Pattern
+  readonly group: string
+  /** Options that must agree with the registered ones; what is not given has the registered value. */
+  readonly wanted: Partial<GroupOptions>
+  /** Where a new group begins. Means nothing when the group is registered. */
+  readonly from: From
+  readonly history: string | undefined
+  /** Unacknowledged events at once, over all topics of this membership. */
+  readonly credit: number
+  readonly sink: MemberSink
 }
 
 export class GroupDelivery extends Context.Service<
@@ -70,18 +83,9 @@ export class GroupDelivery extends Context.Service<
      * Registers the group when it is new, and joins it until the scope closes. Closing without `leave` frees
      * the member's events at once, and their attempts count.
      */
-    readonly join: (membership: {
-      readonly pattern: Pattern
-      readonly group: string
-      /** Options that must agree with the registered ones; what is not given has the registered value. */
-      readonly wanted: Partial<GroupOptions>
-      /** Where a new group begins. Means nothing when the group is registered. */
-      readonly from: From
-      readonly history: string | undefined
-      /** Unacknowledged events at once, over all topics of this membership. */
-      readonly credit: number
-      readonly sink: MemberSink
-    }) => Effect.Effect<Member, GroupConflict | UnrecoverablePosition | StoreUnavailable, Scope.Scope>
+    readonly join: (
+      membership: Membership
+    ) => Effect.Effect<Member, GroupConflict | UnrecoverablePosition | StoreUnavailable, Scope.Scope>
 
     /** Members get nothing new from here on; their answers are taken. For a hub that stops. */
     readonly drain: Effect.Effect<void>

@@ -39,8 +39,6 @@ export interface LiveSink {
   /** Answers false to take nothing of the batch, until `resume`. */
   readonly deliver: (batch: LiveBatch) => boolean
   readonly gap: (gap: LiveGap) => void
-  /** The store failed while the subscriber was behind. The subscription is over. */
-  readonly failed: (error: StoreUnavailable) => void
 }
 
 export interface LiveSubscription {

@@ -1,0 +1,230 @@
+/**
+ * GroupDelivery over any stores: keeps the groups that have members here, a runner for each of their topics,
+ * and wakes the runners when there is something to do.
+ */
+import { Clock, Deferred, Effect, FiberSet, Layer, Random, Stream } from "effect"
+import type { Position, StoredRecord } from "../../domain/Event.ts"
+import type { Registration } from "../../domain/Group.ts"
+import * as Settings from "../../domain/Settings.ts"
+import * as Topic from "../../domain/Topic.ts"
+import { Appender } from "../../services/Appender.ts"
+import { EventStore } from "../../services/EventStore.ts"
+import { GroupDelivery, type Member, type Membership } from "../../services/GroupDelivery.ts"
+import { GroupStore } from "../../services/GroupStore.ts"
+import { Ids } from "../../services/Ids.ts"
+import { UnrecoverablePosition } from "../../services/LiveFeed.ts"
+import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { type Environment, type GroupMember, GroupRunner, type RunningGroup } from "./GroupRunner.ts"
+import { positionsOf } from "./positions.ts"
+
+const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Settings.groups) {
+  const store = yield* EventStore
+  const groupStore = yield* GroupStore
+  const appender = yield* Appender
+  const ids = yield* Ids
+  const clock = yield* Clock.Clock
+  const random = yield* Random.Random
+  const fork = yield* FiberSet.makeRuntime()
+  const groups = new Map<string, RunningGroup>()
+  const live = new Set<string>()
+  let runnersByTopic = new Map<string, ReadonlyArray<GroupRunner>>()
+  let draining = false
+
+  const forget = (group: RunningGroup): void => {
+    if (group.members.size > 0 || [...group.runners.values()].some((runner) => !runner.isIdle)) return
+    for (const runner of group.runners.values()) runner.stop()
+    groups.delete(group.name)
+    runnersByTopic = new Map()
+  }
+
+  const environment: Environment = {
+    store,
+    groups: groupStore,
+    appender,
+    settings,
+    clock,
+    random,
+    newGeneration: ids.next,
+    fork: (effect) => fork(effect),
+    isLive: (member) => live.has(member),
+    isDraining: () => draining,
+    onIdle: forget
+  }
+
+  const runnerOf = (group: RunningGroup, topic: string): GroupRunner => {
+    let runner = group.runners.get(topic)
+    if (runner === undefined) {
+      runner = new GroupRunner(environment, group, topic)
+      group.runners.set(topic, runner)
+      runnersByTopic.delete(topic)
+    }
+    return runner
+  }
+
+  /** The groups at work that take this topic. Remembered, since it is asked for every event. */
+  const runnersOf = (topic: string): ReadonlyArray<GroupRunner> => {
+    let runners = runnersByTopic.get(topic)
+    if (runners === undefined) {
+      runners = [...groups.values()]
+        .filter((group) => [...group.members].some((member) => member.matches(topic)))
+        .map((group) => runnerOf(group, topic))
+      runnersByTopic.set(topic, runners)
+    }
+    return runners
+  }
+
+  const committed = (records: ReadonlyArray<StoredRecord>): void => {
+    if (groups.size === 0) return
+    const grown = new Set<GroupRunner>()
+    for (const record of records) {
+      for (const runner of runnersOf(record.topic)) {
+        runner.committed(record)
+        grown.add(runner)
+      }
+    }
+    for (const runner of grown) runner.wake()
+  }
+
+  yield* appender.onCommitted(committed)
+  yield* store.changes.pipe(
+    Stream.runForEach((grown) =>
+      Effect.sync(() => {
+        for (const { head, topic } of grown) for (const runner of runnersOf(topic)) runner.grewTo(head)
+      })
+    ),
+    Effect.forkScoped
+  )
+
+  /** Every topic of the pattern, with its last seq. */
+  const headsOf = (pattern: Topic.Pattern): Effect.Effect<ReadonlyMap<string, Position>, StoreUnavailable> =>
+    Effect.gen(function* () {
+      const heads = new Map<string, Position>()
+      let after: string | undefined
+      do {
+        const page = yield* store.topics({ pattern, limit: 1_000, ...(after === undefined ? {} : { after }) })
+        for (const { head, topic } of page.items) heads.set(topic, head)
+        after = page.next
+      } while (after !== undefined)
+      return heads
+    })
+
+  const register = ({ from, group, history, pattern, wanted }: Membership) =>
+    Effect.gen(function* () {
+      const current = yield* store.history
+      if (history !== undefined && history !== current) {
+        return yield* new UnrecoverablePosition({ reason: "it belongs to another history of the store" })
+      }
+      const known = (yield* groupStore.list).some((one) => one.group === group && one.pattern === pattern.name)
+      const positions = known
+        ? new Map<string, Position>()
+        : yield* positionsOf(store, yield* headsOf(pattern), from, pattern)
+      const registration = yield* groupStore.register({
+        group,
+        pattern: pattern.name,
+        wanted,
+        defaults: settings,
+        history: current,
+        generation: ids.next(),
+        positions
+      })
+      if (registration.history !== current) {
+        const reason = `group '${group}' was registered in another history of the store; remove it to begin anew`
+        return yield* new UnrecoverablePosition({ reason })
+      }
+      return registration
+    })
+
+  const enter = ({ group: name, options }: Registration, member: GroupMember): RunningGroup => {
+    const group = groups.get(name) ?? { name, options, members: new Set(), runners: new Map() }
+    groups.set(name, group)
+    group.members.add(member)
+    live.add(member.id)
+    runnersByTopic = new Map()
+    return group
+  }
+
+  /** Everything that is left to do when a member goes, in each topic in which it has something. */
+  const depart = (group: RunningGroup, member: GroupMember, graceful: boolean): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      member.isClosed = true
+      live.delete(member.id)
+      group.members.delete(member)
+      runnersByTopic = new Map()
+      const waits = [...member.held.keys()].map((topic) => {
+        const done = Deferred.makeUnsafe<void>()
+        runnerOf(group, topic).depart({
+          member,
+          graceful,
+          done: () => Deferred.doneUnsafe(done, Effect.void)
+        })
+        return Deferred.await(done)
+      })
+      // Others may take what it leaves, or what it held up.
+      for (const runner of group.runners.values()) runner.wake()
+      forget(group)
+      return Effect.all(waits, { discard: true })
+    })
+
+  return GroupDelivery.of({
+    join: (membership) =>
+      Effect.gen(function* () {
+        const { credit, pattern, sink } = membership
+        const registration = yield* register(membership)
+        const matched = new Map<string, boolean>()
+        const member: GroupMember = {
+          id: ids.next(),
+          credit,
+          sink,
+          matches: (topic) => {
+            let answer = matched.get(topic)
+            if (answer === undefined) {
+              answer = Topic.matches(pattern, topic)
+              matched.set(topic, answer)
+            }
+            return answer
+          },
+          isStarted: false,
+          isClosed: false,
+          inFlight: 0,
+          reserved: 0,
+          holdFor: undefined,
+          held: new Map()
+        }
+        let left = false
+        const group = yield* Effect.acquireRelease(
+          Effect.sync(() => enter(registration, member)),
+          (entered) => (left ? Effect.void : Effect.sync(() => fork(depart(entered, member, false))))
+        )
+        const heads = yield* headsOf(pattern)
+        for (const [topic, head] of heads) runnerOf(group, topic).grewTo(head)
+        return {
+          start: () => {
+            member.isStarted = true
+            for (const runner of group.runners.values()) if (member.matches(runner.topic)) runner.wake()
+          },
+          answer: (answer, done) => {
+            if (!member.matches(answer.topic)) return done(answer.ids.map(() => "stale"))
+            runnerOf(group, answer.topic).answer(member, answer, done)
+          },
+          leave: Effect.suspend(() => {
+            if (left) return Effect.void
+            left = true
+            return depart(group, member, true)
+          })
+        } satisfies Member
+      }),
+    drain: Effect.sync(() => {
+      draining = true
+    }),
+    inFlight: () => {
+      let open = 0
+      for (const group of groups.values()) for (const member of group.members) open += member.inFlight
+      return open
+    }
+  })
+})
+
+export const layer = (
+  settings?: Settings.GroupSettings
+): Layer.Layer<GroupDelivery, never, EventStore | GroupStore | Appender | Ids> =>
+  Layer.effect(GroupDelivery, make(settings))

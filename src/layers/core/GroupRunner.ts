@@ -1,0 +1,730 @@
+/**
+ * One consumer group on one topic, at work: a loop that gathers whatever happened since its last round, makes
+ * one change of the group's state out of it, and carries out what follows when that change is durable.
+ *
+ * A round takes all answers that wait, all deadlines that passed, and hands new events to the members that
+ * have credit. Many acknowledgements therefore cost one write. Which event goes where is decided by
+ * domain/Group; this file only knows when to ask, and what to do with the answer.
+ */
+import { type Clock, Effect, Exit, type Fiber, type Random, Schedule } from "effect"
+import type { StoredRecord } from "../../domain/Event.ts"
+import { deadLetter, isDeadLetterTopic } from "../../domain/DeadLetter.ts"
+import * as Group from "../../domain/Group.ts"
+import type { GroupSettings } from "../../domain/Settings.ts"
+import type { Appender } from "../../services/Appender.ts"
+import type { EventStore } from "../../services/EventStore.ts"
+import type { Answer, GroupEvent, MemberSink } from "../../services/GroupDelivery.ts"
+import type { GroupStore } from "../../services/GroupStore.ts"
+import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+
+export interface Environment {
+  readonly store: EventStore["Service"]
+  readonly groups: GroupStore["Service"]
+  readonly appender: Appender["Service"]
+  readonly settings: GroupSettings
+  readonly clock: Clock.Clock
+  readonly random: Random.Random
+  readonly newGeneration: () => string
+  readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+  /** Members that are connected to this hub. */
+  readonly isLive: (member: string) => boolean
+  readonly isDraining: () => boolean
+  /** A runner of the group has nothing to do. */
+  readonly onIdle: (group: RunningGroup) => void
+}
+
+/** A delivery that a member has not answered, or that lapsed and may still be answered. */
+interface Held {
+  readonly seq: number
+  readonly attempt: number
+  readonly generation: string
+  /** It counts against the member's credit. */
+  isOpen: boolean
+}
+
+export interface GroupMember {
+  readonly id: string
+  readonly credit: number
+  readonly sink: MemberSink
+  readonly matches: (topic: string) => boolean
+  isStarted: boolean
+  isClosed: boolean
+  /** Deliveries that count against the credit, over all topics. */
+  inFlight: number
+  /** Credit that rounds under way may use. */
+  reserved: number
+  /** It gets nothing else, until it is idle and has had its suspect. */
+  holdFor: GroupRunner | undefined
+  /** By topic and event id. */
+  readonly held: Map<string, Map<string, Held>>
+}
+
+/** What all topics of a group share. */
+export interface RunningGroup {
+  readonly name: string
+  readonly options: Group.GroupOptions
+  readonly members: Set<GroupMember>
+  readonly runners: Map<string, GroupRunner>
+}
+
+interface AnswerCommand {
+  readonly member: GroupMember
+  readonly answer: Answer
+  readonly done: (outcomes: ReadonlyArray<Group.Outcome> | StoreUnavailable) => void
+  /** What is known of the deliveries, in the order of the ids; none: such an event is not in the topic. */
+  readonly deliveries: ReadonlyArray<{ readonly seq: number; readonly generation: string | undefined } | undefined>
+}
+
+interface Departure {
+  readonly member: GroupMember
+  /** It said goodbye: its attempts do not count. */
+  readonly graceful: boolean
+  readonly done: () => void
+}
+
+interface Allotment {
+  readonly member: GroupMember
+  readonly limit: number
+  readonly mode: "shared" | "alone"
+}
+
+interface Round {
+  readonly state: Group.GroupState
+  readonly outcomes: ReadonlyMap<AnswerCommand, ReadonlyArray<Group.Outcome>>
+  readonly claims: ReadonlyArray<{
+    readonly allotment: Allotment
+    readonly deliveries: ReadonlyArray<Group.Delivery>
+  }>
+  readonly gap: { readonly from: number; readonly to: number } | undefined
+  /** Deliveries ended without an answer. */
+  readonly lapsed: boolean
+}
+
+/** It has nothing, and nothing is on its way to it. */
+const isIdle = (member: GroupMember): boolean => member.inFlight === 0 && member.reserved === 0
+
+/** The most events that one round hands out. */
+const roundLimit = 512
+
+/** Records kept in memory behind the group's position, so that a group that keeps up never reads the store. */
+const bufferLimit = { records: 1_024, length: 2 * 1024 * 1024 }
+
+const patience = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")])
+
+/** How long a round that the store refused waits for the next one, in milliseconds. */
+const pauseAfterFailure = 250
+
+export class GroupRunner {
+  readonly topic: string
+  readonly #env: Environment
+  readonly #group: RunningGroup
+  readonly #maxAttempts: number
+  /** What the last round left; nothing before the first. */
+  #state: Group.GroupState | undefined
+  #head = 0
+  /** Records without a hole between them, up to the last one that was committed here. */
+  #buffer: Array<StoredRecord> = []
+  #bufferLength = 0
+  #answers: Array<AnswerCommand> = []
+  #departures: Array<Departure> = []
+  #buried: Array<number> = []
+  /** What was trimmed before the group took it. */
+  #trimmedTo = 0
+  #isAdopted = false
+  #isRunning = false
+  #isBurying = false
+  #again = false
+  #turn = 0
+  #timer: { readonly at: number; readonly fiber: Fiber.Fiber<void> } | undefined
+  /** There was something to deliver, and no credit. */
+  isStarved = false
+
+  constructor(env: Environment, group: RunningGroup, topic: string) {
+    this.#env = env
+    this.#group = group
+    this.topic = topic
+    this.#maxAttempts = isDeadLetterTopic(topic) ? Infinity : group.options.maxAttempts
+  }
+
+  // --- what happens to it ------------------------------------------------------------------------------------
+
+  /** The topic has grown by these, in order. */
+  committed(record: StoredRecord): void {
+    if (record.seq <= this.#head) return
+    if (record.seq !== this.#head + 1) this.#dropBuffer()
+    this.#head = record.seq
+    this.#buffer.push(record)
+    this.#bufferLength += record.body.length
+    if (this.#buffer.length > bufferLimit.records || this.#bufferLength > bufferLimit.length) {
+      // Half at once, so that a group that is behind does not pay for every event.
+      const dropped = this.#buffer.splice(0, Math.ceil(this.#buffer.length / 2))
+      for (const { body } of dropped) this.#bufferLength -= body.length
+    }
+  }
+
+  /** The topic is known to reach this far. */
+  grewTo(head: number): void {
+    if (head <= this.#head) return
+    this.#dropBuffer()
+    this.#head = head
+    this.wake()
+  }
+
+  answer(
+    member: GroupMember,
+    answer: Answer,
+    done: (outcomes: ReadonlyArray<Group.Outcome> | StoreUnavailable) => void
+  ): void {
+    const held = member.held.get(this.topic)
+    const unknown = answer.ids.filter((id) => held?.has(id) !== true)
+    const submit = (found: ReadonlyMap<string, number>) => {
+      const deliveries = answer.ids.map((id) => {
+        const delivery = held?.get(id)
+        if (delivery !== undefined) return delivery
+        const seq = found.get(id)
+        return seq === undefined ? undefined : { seq, generation: undefined }
+      })
+      this.#answers.push({ member, answer, done, deliveries })
+      this.wake()
+    }
+    if (unknown.length === 0) return submit(new Map())
+    this.#env.fork(
+      Effect.match(this.#env.store.find({ topic: this.topic, ids: unknown }), {
+        onFailure: done,
+        onSuccess: submit
+      })
+    )
+  }
+
+  depart(departure: Departure): void {
+    this.#departures.push(departure)
+    this.wake()
+  }
+
+  wake(): void {
+    this.#again = true
+    if (this.#isRunning) return
+    this.#isRunning = true
+    this.#env.fork(this.#run)
+  }
+
+  /** Nothing is under way, and nothing waits to be done. */
+  get isIdle(): boolean {
+    return !this.#isRunning && !this.#isBurying && this.#departures.length === 0 && this.#answers.length === 0
+  }
+
+  stop(): void {
+    this.#clearTimer()
+  }
+
+  // --- the loop ----------------------------------------------------------------------------------------------
+
+  readonly #run: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.gen({ self: this }, function* () {
+      while (this.#again) {
+        this.#again = false
+        const exit = yield* Effect.exit(this.#round())
+        if (Exit.isSuccess(exit)) {
+          if (exit.value) this.#again = true
+        } else {
+          yield* Effect.logWarning("a round of a consumer group failed", exit.cause).pipe(
+            Effect.annotateLogs({ group: this.#group.name, topic: this.topic })
+          )
+          yield* Effect.sleep(pauseAfterFailure)
+          this.#again = true
+        }
+      }
+    }).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          this.#isRunning = false
+          if (this.#again) this.wake()
+          else this.#env.onIdle(this.#group)
+        })
+      )
+    )
+  )
+
+  /** One round. True: there may be more to do right away. */
+  #round() {
+    return Effect.gen({ self: this }, function* () {
+      const at = { group: this.#group.name, topic: this.topic }
+      const known = this.#state ?? (yield* this.#env.groups.read(at)) ?? Group.initial("", 0)
+      const allotments = this.#allot(known)
+      const found = yield* Effect.exit(this.#candidates(known, allotments))
+      if (Exit.isFailure(found)) {
+        for (const { limit, member } of allotments) member.reserved -= limit
+        return yield* Effect.failCause(found.cause)
+      }
+      const candidates = found.value
+      const answers = this.#answers
+      const departures = this.#departures
+      const buried = this.#buried
+      this.#answers = []
+      this.#departures = []
+      this.#buried = []
+      const adopt = !this.#isAdopted && this.#env.groups.exclusive
+      const generation = this.#env.newGeneration()
+      const randoms = answers.map(({ answer }) =>
+        answer._tag === "Nack" ? answer.ids.map(() => this.#env.random.nextDoubleUnsafe()) : []
+      )
+      const exit = yield* Effect.exit(
+        this.#env.groups.modify(at, (before, now) => {
+          const round = this.#decide({
+            before: before ?? Group.initial(generation, 0),
+            now,
+            adopt,
+            answers,
+            randoms,
+            departures,
+            buried,
+            allotments,
+            candidates
+          })
+          return [round, round.state]
+        })
+      )
+      for (const { limit, member } of allotments) member.reserved -= limit
+      if (Exit.isFailure(exit)) return yield* this.#failed(exit, answers, departures, buried)
+      this.#isAdopted = true
+      const round = exit.value
+      this.#state = round.state
+      this.#settleAnswers(answers, round)
+      if (round.lapsed) this.#reconcile(round.state)
+      for (const { done, member } of departures) {
+        member.held.delete(this.topic)
+        done()
+      }
+      const delivered = yield* this.#deliver(round, candidates)
+      if (round.state.dying.size > 0) this.#buryDying(round.state)
+      this.#dropConsumed(round.state.next)
+      this.#schedule(round.state)
+      return delivered > 0 || round.state.next !== known.next
+    })
+  }
+
+  /** The pure part of a round. */
+  #decide(round: {
+    readonly before: Group.GroupState
+    readonly now: number
+    readonly adopt: boolean
+    readonly answers: ReadonlyArray<AnswerCommand>
+    readonly randoms: ReadonlyArray<ReadonlyArray<number>>
+    readonly departures: ReadonlyArray<Departure>
+    readonly buried: ReadonlyArray<number>
+    readonly allotments: ReadonlyArray<Allotment>
+    readonly candidates: ReadonlyArray<StoredRecord>
+  }): Round {
+    const { now } = round
+    const limits = { now, maxAttempts: this.#maxAttempts, backoff: this.#env.settings.backoff }
+    const outcomes = new Map<AnswerCommand, ReadonlyArray<Group.Outcome>>()
+    let state = round.before
+    let gap: Round["gap"]
+
+    // Answers count before deadlines: they came in time, only the round was late.
+    state = applyAnswers(state, round.answers, round.randoms, limits, this.#group.options.ackTimeoutMs, outcomes)
+    state = Group.bury(state, round.buried)
+    const beforeLapse = state
+    for (const { graceful, member } of round.departures) {
+      state = graceful
+        ? Group.leave(state, member.id, now)
+        : Group.removeMembers(state, (id) => id === member.id, limits)
+    }
+    if (round.adopt) state = Group.removeMembers(state, (id) => !this.#env.isLive(id), limits)
+    state = Group.expire(state, limits)
+    const lapsed = state !== beforeLapse
+    if (this.#trimmedTo > state.floor) {
+      gap = { from: state.floor + 1, to: this.#trimmedTo }
+      state = Group.skipTrimmed(state, this.#trimmedTo)
+    }
+
+    const claims: Array<Round["claims"][number]> = []
+    for (const allotment of round.allotments) {
+      const claimed = Group.claim(state, {
+        now,
+        member: allotment.member.id,
+        limit: allotment.limit,
+        mode: allotment.mode,
+        candidates: round.candidates.slice(Math.max(0, state.next - (round.candidates[0]?.seq ?? 0))),
+        options: this.#group.options,
+        window: this.#env.settings.window
+      })
+      state = claimed.state
+      claims.push({ allotment, deliveries: claimed.deliveries })
+    }
+    return { state, outcomes, claims, gap, lapsed }
+  }
+
+  // --- before a round ----------------------------------------------------------------------------------------
+
+  /** Members of this topic that can take something. */
+  #takers(): ReadonlyArray<GroupMember> {
+    if (this.#env.isDraining()) return []
+    return [...this.#group.members].filter(
+      (member) =>
+        member.isStarted &&
+        !member.isClosed &&
+        (member.holdFor === undefined || member.holdFor === this) &&
+        member.matches(this.topic)
+    )
+  }
+
+  /** Divides what there is to deliver among the members that have credit, each time beginning with another. */
+  #allot(state: Group.GroupState): ReadonlyArray<Allotment> {
+    const now = this.#env.clock.currentTimeMillisUnsafe()
+    const takers = this.#takers()
+    const suspect = Group.suspectDue(state, now)
+    const allotments: Array<Allotment> = []
+    if (suspect) {
+      const alone = this.#aloneMember(takers)
+      if (alone !== undefined) {
+        // All of its credit, so that nothing joins the suspect.
+        alone.reserved += alone.credit
+        allotments.push({ member: alone, limit: alone.credit, mode: "alone" })
+      }
+    } else {
+      for (const member of takers) if (member.holdFor === this && isIdle(member)) member.holdFor = undefined
+    }
+    const free = (member: GroupMember) => member.credit - member.inFlight - member.reserved
+    const shared = takers.filter((member) => member.holdFor === undefined && free(member) > 0)
+    const work = this.#work(state, now)
+    this.isStarved = work > 0 && shared.length === 0
+    if (work === 0 || shared.length === 0) return allotments
+    const others = [...this.#group.runners.values()].filter((runner) => runner !== this && runner.isStarved).length
+    const each = Math.ceil(Math.min(work, roundLimit) / shared.length)
+    const first = this.#turn++ % shared.length
+    for (let i = 0; i < shared.length; i++) {
+      const member = shared[(first + i) % shared.length]!
+      const limit = Math.min(each, Math.max(1, Math.ceil(free(member) / (others + 1))), free(member))
+      member.reserved += limit
+      allotments.push({ member, limit, mode: "shared" })
+    }
+    return allotments
+  }
+
+  /** Who gets the suspect: somebody idle, else whoever is nearest to it gets nothing more until then. */
+  #aloneMember(takers: ReadonlyArray<GroupMember>): GroupMember | undefined {
+    const holding = takers.find((member) => member.holdFor === this)
+    if (holding !== undefined) return isIdle(holding) ? holding : undefined
+    const [nearest] = takers
+      .filter((member) => member.holdFor === undefined)
+      .sort((a, b) => a.inFlight + a.reserved - (b.inFlight + b.reserved))
+    if (nearest === undefined) return undefined
+    nearest.holdFor = this
+    return isIdle(nearest) ? nearest : undefined
+  }
+
+  /** About how many events could be delivered now. */
+  #work(state: Group.GroupState, now: number): number {
+    let work = Math.max(0, this.#head - state.next + 1)
+    for (const entry of state.waiting.values()) if (entry.notBefore <= now) work++
+    for (const seqs of state.deferred.values()) work += seqs.length
+    return work
+  }
+
+  /** What the group has not looked at yet: from memory, or from the store. */
+  #candidates(state: Group.GroupState, allotments: ReadonlyArray<Allotment>) {
+    const wanted = allotments.reduce((sum, { limit, mode }) => sum + (mode === "shared" ? limit : 0), 0)
+    if (wanted === 0 || this.#head < state.next) return Effect.succeed([])
+    // A group in key order passes over events whose key is busy.
+    const limit = Math.min(roundLimit, this.#group.options.keyOrdered ? wanted * 2 : wanted)
+    const first = this.#buffer[0]
+    if (first !== undefined && first.seq <= state.next) {
+      const from = state.next - first.seq
+      return Effect.succeed(this.#buffer.slice(from, from + limit))
+    }
+    return Effect.tap(
+      this.#env.store.read({ topic: this.topic, after: state.next - 1, limit, maxBytes: 1024 * 1024 }),
+      (records) =>
+        Effect.sync(() => {
+          const found = records[0]
+          if (found !== undefined && found.seq > state.next) this.#trimmedTo = found.seq - 1
+        })
+    )
+  }
+
+  // --- after a round -----------------------------------------------------------------------------------------
+
+  /** The store refused the round. Nobody who asked for something is left without an answer. */
+  #failed(
+    exit: Exit.Failure<Round, unknown>,
+    answers: ReadonlyArray<AnswerCommand>,
+    departures: ReadonlyArray<Departure>,
+    buried: ReadonlyArray<number>
+  ) {
+    const found = Exit.findErrorOption(exit)
+    const error = found._tag === "Some" ? found.value : undefined
+    const isGone = error instanceof Object && "_tag" in error && error._tag === "GroupNotFound"
+    const unavailable =
+      error instanceof StoreUnavailable
+        ? error
+        : new StoreUnavailable({ operation: "GroupStore.modify", cause: exit.cause })
+    for (const { answer, done } of answers) done(isGone ? answer.ids.map(() => "stale" as const) : unavailable)
+    if (isGone) {
+      for (const { done } of departures) done()
+      for (const member of this.#group.members) {
+        if (member.isClosed) continue
+        member.isClosed = true
+        member.sink.end("removed")
+      }
+      return Effect.succeed(false)
+    }
+    // What must not be lost is tried again with the next round.
+    this.#departures = [...departures, ...this.#departures]
+    this.#buried = [...buried, ...this.#buried]
+    return Effect.failCause(exit.cause)
+  }
+
+  #settleAnswers(answers: ReadonlyArray<AnswerCommand>, round: Round): void {
+    let freed = false
+    for (const command of answers) {
+      const { answer, member } = command
+      const outcomes = round.outcomes.get(command) ?? []
+      if (answer._tag !== "Extend") {
+        for (const id of answer.ids) freed = this.#release(member, id) || freed
+      }
+      command.done(outcomes)
+    }
+    if (freed) this.#wakeOthers()
+  }
+
+  /** A delivery is over. True: credit is free again. */
+  #release(member: GroupMember, id: string): boolean {
+    const held = member.held.get(this.topic)
+    const delivery = held?.get(id)
+    if (delivery === undefined) return false
+    held!.delete(id)
+    return delivery.isOpen && this.#freeCredit(member)
+  }
+
+  #freeCredit(member: GroupMember): true {
+    member.inFlight--
+    if (member.holdFor !== undefined && member.inFlight === 0) {
+      // It is idle now: the suspect it is held for can be delivered, or was, and nothing holds it any more.
+      const runner = member.holdFor
+      const now = this.#env.clock.currentTimeMillisUnsafe()
+      if (runner.#state === undefined || !Group.suspectDue(runner.#state, now)) member.holdFor = undefined
+      runner.wake()
+    }
+    return true
+  }
+
+  /** Credit is free, or a member is: topics of the group that had none go on. */
+  #wakeOthers(): void {
+    for (const runner of this.#group.runners.values()) {
+      if (runner !== this && runner.isStarved) runner.wake()
+    }
+    this.#again = true
+  }
+
+  /** Deliveries that lapsed cost no credit any more; they can be answered until somebody else has them. */
+  #reconcile(state: Group.GroupState): void {
+    let freed = false
+    for (const member of this.#group.members) {
+      const held = member.held.get(this.topic)
+      if (held === undefined) continue
+      for (const [id, delivery] of held) {
+        const running = state.inFlight.get(delivery.seq)
+        if (running?.member === member.id && running.attempt === delivery.attempt) continue
+        if (delivery.isOpen) {
+          delivery.isOpen = false
+          freed = this.#freeCredit(member)
+        }
+        if (state.waiting.get(delivery.seq)?.member !== member.id) held.delete(id)
+      }
+    }
+    if (freed) this.#wakeOthers()
+  }
+
+  #deliver(round: Round, candidates: ReadonlyArray<StoredRecord>) {
+    return Effect.gen({ self: this }, function* () {
+      if (round.gap !== undefined) {
+        for (const member of this.#takers()) member.sink.gap({ topic: this.topic, ...round.gap })
+      }
+      const wanted = round.claims.flatMap(({ deliveries }) => deliveries.map((delivery) => delivery.seq))
+      const records = yield* this.#recordsOf(wanted, candidates)
+      let delivered = 0
+      for (const { allotment, deliveries } of round.claims) {
+        const { member, mode } = allotment
+        if (mode === "alone" && deliveries.length === 0) member.holdFor = undefined
+        if (deliveries.length === 0) continue
+        delivered += deliveries.length
+        const events: Array<GroupEvent> = []
+        const held = member.held.get(this.topic) ?? new Map<string, Held>()
+        member.held.set(this.topic, held)
+        for (const { attempt, deadline, redelivered, seq } of deliveries) {
+          const record = records.get(seq)
+          if (record === undefined) continue
+          held.set(record.id, { seq, attempt, generation: round.state.generation, isOpen: true })
+          member.inFlight++
+          events.push({ record, attempt, redelivered, deadline })
+        }
+        if (member.isClosed) {
+          // It went while the round was under way: its departure is yet to come, or was before this.
+          this.#departures.push({ member, graceful: true, done: () => {} })
+          this.#again = true
+        } else if (events.length > 0) member.sink.deliver(events)
+      }
+      return delivered
+    })
+  }
+
+  /** The records of these seqs; what was trimmed is missing, and is passed over in the next round. */
+  #recordsOf(seqs: ReadonlyArray<number>, candidates: ReadonlyArray<StoredRecord>) {
+    return Effect.gen({ self: this }, function* () {
+      const records = new Map<number, StoredRecord>()
+      const first = candidates[0]?.seq ?? Infinity
+      for (const seq of seqs) {
+        const candidate = candidates[seq - first] ?? this.#buffer[seq - (this.#buffer[0]?.seq ?? Infinity)]
+        if (candidate !== undefined) {
+          records.set(seq, candidate)
+          continue
+        }
+        const [found] = yield* this.#env.store
+          .read({ topic: this.topic, after: seq - 1, limit: 1 })
+          .pipe(Effect.retry(patience), Effect.orDie)
+        if (found?.seq === seq) records.set(seq, found)
+        else if (found !== undefined) {
+          this.#trimmedTo = Math.max(this.#trimmedTo, found.seq - 1)
+          this.#again = true
+        }
+      }
+      return records
+    })
+  }
+
+  /** Puts what is out of attempts into the dead letters; only then does the group let go of it. */
+  #buryDying(state: Group.GroupState): void {
+    if (this.#isBurying) return
+    this.#isBurying = true
+    const bury = Effect.gen({ self: this }, function* () {
+      const records = yield* this.#recordsOf([...state.dying.keys()], [])
+      const letters = [...records].map(([seq, record]) => {
+        const { attempt, reason } = state.dying.get(seq)!
+        return deadLetter({
+          record,
+          group: this.#group.name,
+          generation: state.generation,
+          attempts: attempt,
+          reason
+        })
+      })
+      const results = yield* this.#env.appender.append(letters)
+      const refused = results.filter((result) => result._tag === "NotAppended")
+      if (refused.length > 0) return yield* Effect.fail({ refused })
+      this.#buried.push(...records.keys())
+    })
+    this.#env.fork(
+      bury.pipe(
+        Effect.tapError((error) =>
+          Effect.logWarning("events could not be put into the dead letters yet", error).pipe(
+            Effect.annotateLogs({ group: this.#group.name, topic: this.topic })
+          )
+        ),
+        Effect.retry(patience),
+        Effect.orDie,
+        Effect.ensuring(
+          Effect.sync(() => {
+            this.#isBurying = false
+            this.wake()
+          })
+        )
+      )
+    )
+  }
+
+  #dropBuffer(): void {
+    this.#buffer = []
+    this.#bufferLength = 0
+  }
+
+  /** What the group has taken is not needed any more, unless it fails. */
+  #dropConsumed(next: number): void {
+    const first = this.#buffer[0]
+    if (first === undefined || next - first.seq < 128) return
+    const dropped = this.#buffer.splice(0, next - first.seq)
+    for (const { body } of dropped) this.#bufferLength -= body.length
+  }
+
+  /** Wakes when the next deadline passes or the next retry is due, if anybody could be given something then. */
+  #schedule(state: Group.GroupState): void {
+    const now = this.#env.clock.currentTimeMillisUnsafe()
+    const at = this.#group.members.size === 0 ? Infinity : Group.wakeAt(state)
+    if (at === Infinity) return this.#clearTimer()
+    // A retry that is due already waits for credit, which wakes by itself.
+    const due = Math.max(at, now + 1)
+    if (this.#timer !== undefined && this.#timer.at <= due && this.#timer.at > now) return
+    this.#clearTimer()
+    const fiber = this.#env.fork(
+      Effect.andThen(
+        Effect.sleep(due - now),
+        Effect.sync(() => {
+          this.#timer = undefined
+          this.wake()
+        })
+      )
+    )
+    this.#timer = { at: due, fiber }
+  }
+
+  #clearTimer(): void {
+    this.#timer?.fiber.interruptUnsafe()
+    this.#timer = undefined
+  }
+}
+
+/** All answers of a round, in as few changes of the state as there are kinds. */
+const applyAnswers = (
+  before: Group.GroupState,
+  commands: ReadonlyArray<AnswerCommand>,
+  randoms: ReadonlyArray<ReadonlyArray<number>>,
+  limits: Group.Limits,
+  ackTimeoutMs: number,
+  outcomes: Map<AnswerCommand, ReadonlyArray<Group.Outcome>>
+): Group.GroupState => {
+  let state = before
+  const results = new Map<AnswerCommand, Array<Group.Outcome>>(
+    commands.map((command) => [command, command.answer.ids.map(() => "stale" as const)])
+  )
+  /** What the answers of one kind are about, and where their outcomes belong. */
+  const gather = <A extends Group.Answer>(
+    tag: Answer["_tag"],
+    make: (command: AnswerCommand, answer: Group.Answer, c: number, i: number) => A
+  ) => {
+    const answers: Array<A> = []
+    const places: Array<readonly [AnswerCommand, number]> = []
+    commands.forEach((command, c) => {
+      if (command.answer._tag !== tag) return
+      command.deliveries.forEach((delivery, i) => {
+        if (delivery === undefined) return
+        if (delivery.generation !== undefined && delivery.generation !== before.generation) return
+        const { attempt } = command.answer
+        answers.push(make(command, { seq: delivery.seq, member: command.member.id, attempt }, c, i))
+        places.push([command, i])
+      })
+    })
+    return { answers, places }
+  }
+  const take = (answered: Group.Answered, places: ReadonlyArray<readonly [AnswerCommand, number]>): void => {
+    state = answered.state
+    answered.outcomes.forEach((outcome, n) => {
+      const [command, i] = places[n]!
+      results.get(command)![i] = outcome
+    })
+  }
+
+  const acks = gather("Ack", (_command, answer) => answer)
+  if (acks.answers.length > 0) take(Group.ack(state, acks.answers), acks.places)
+  const nacks = gather("Nack", ({ answer }, base, c, i): Group.Refusal => {
+    const nack = answer as Extract<Answer, { readonly _tag: "Nack" }>
+    return { ...base, mode: nack.mode, reason: nack.reason, delayMs: nack.delayMs, random: randoms[c]![i]! }
+  })
+  if (nacks.answers.length > 0) take(Group.nack(state, nacks.answers, limits), nacks.places)
+  const extensions = gather("Extend", ({ answer }, base) => ({
+    ...base,
+    byMs: (answer as Extract<Answer, { readonly _tag: "Extend" }>).byMs ?? ackTimeoutMs
+  }))
+  if (extensions.answers.length > 0) take(Group.extend(state, extensions.answers, limits.now), extensions.places)
+  for (const [command, outcome] of results) outcomes.set(command, outcome)
+  return state
+}
