@@ -65,8 +65,8 @@ export interface SessionContext {
   readonly history: string
   readonly decide: (claims: Claims, request: Policy.Request) => Policy.Decision
   readonly decideSubscription: (claims: Claims, request: Policy.SubscriptionRequest) => Policy.Decision
-  /** Spends one message of the connection's rate; how long to wait when there is none left. */
-  readonly limited: () => number | undefined
+  /** Spends a message of so many bytes from the connection's rates; how long to wait when it is too much. */
+  readonly limited: (bytes: number) => number | undefined
   /** A new id for an event that came without one. */
   readonly makeId: () => string
 }
@@ -87,8 +87,6 @@ export type Action =
   | { readonly _tag: "Send"; readonly message: Ok | Err | End }
   | { readonly _tag: "Close"; readonly code: CloseCode; readonly reason: string }
   | { readonly _tag: "Verify"; readonly token: string }
-  /** Decisions that were remembered for this connection are void. */
-  | { readonly _tag: "ForgetDecisions" }
   | { readonly _tag: "Append"; readonly record: Event.EventRecord; readonly ref: Ref | undefined }
   /** Begin a subscription; answer its `ref` when it stands. */
   | {
@@ -100,7 +98,7 @@ export type Action =
   /** End a subscription: nothing of it is sent from here on. */
   | { readonly _tag: "Unsubscribe"; readonly key: SubscriptionKey; readonly message: Unsubscribe | undefined }
   /** Hand a group's answer to the group it belongs to. */
-  | { readonly _tag: "Settle"; readonly key: SubscriptionKey; readonly message: Ack | Nack | Extend }
+  | { readonly _tag: "Settle"; readonly message: Ack | Nack | Extend }
   | { readonly _tag: "Ping" }
 
 export interface Step {
@@ -220,7 +218,7 @@ const publish = (draft: Draft, message: Publish, context: SessionContext, claims
   if (decision._tag === "Denied") {
     return send(draft, err(ref, "forbidden", `no right to publish '${topic}'`))
   }
-  const retryAfterMs = context.limited()
+  const retryAfterMs = context.limited(record.success.body.length)
   if (retryAfterMs !== undefined) {
     return send(draft, err(ref, "rate_limited", "too many messages", { retryAfterMs }))
   }
@@ -264,7 +262,7 @@ const subscribe = (draft: Draft, message: Subscribe, context: SessionContext, cl
     const msg = `a connection has at most ${maxSubscriptionsPerConnection} subscriptions`
     return send(draft, err(ref, "too_many_subscriptions", msg))
   }
-  const retryAfterMs = context.limited()
+  const retryAfterMs = context.limited(0)
   if (retryAfterMs !== undefined) {
     return send(draft, err(ref, "rate_limited", "too many messages", { retryAfterMs }))
   }
@@ -305,9 +303,9 @@ const settle = (draft: Draft, message: Ack | Nack | Extend, context: SessionCont
     const field = message.op === "NACK" ? "delayMs" : "byMs"
     return send(draft, err(ref, "bad_request", `'${field}' is at most ${maxAckTimeoutMs}`))
   }
-  for (const [key, subscription] of draft.session.subscriptions) {
+  for (const subscription of draft.session.subscriptions.values()) {
     if (subscription.group === group && Topic.matches(subscription.pattern, parsed.success)) {
-      draft.actions.push({ _tag: "Settle", key, message })
+      draft.actions.push({ _tag: "Settle", message })
       return
     }
   }
@@ -357,7 +355,6 @@ const verified = (draft: Draft, claims: Claims, context: SessionContext, now: nu
     return release(draft, context, now)
   }
   draft.session = { ...draft.session, phase: "ready", claims }
-  draft.actions.push({ _tag: "ForgetDecisions" })
   const revoked: Array<{ readonly topic: string; readonly group?: string }> = []
   for (const [key, { group, pattern }] of draft.session.subscriptions) {
     const decision = context.decideSubscription(claims, { pattern: pattern.name, group })

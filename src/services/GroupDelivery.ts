@@ -56,6 +56,10 @@ export interface Member {
     answer: Answer,
     done: (outcomes: ReadonlyArray<Outcome> | StoreUnavailable) => void
   ) => void
+  /** Whether the member has this event, or had it last. */
+  readonly holds: (topic: string, id: string) => boolean
+  /** The member takes nothing new, however much credit it has, until it says otherwise. */
+  readonly setPaused: (paused: boolean) => void
   /**
    * Says goodbye: nothing comes any more, answers given before are durable when this ends, and the rest goes
    * back without counting as an attempt.

@@ -184,6 +184,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
             return answer
           },
           isStarted: false,
+          isPaused: false,
           isClosed: false,
           inFlight: 0,
           reserved: 0,
@@ -197,10 +198,19 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
         )
         const heads = yield* headsOf(pattern)
         for (const [topic, head] of heads) runnerOf(group, topic).grewTo(head)
+        const wakeOwn = () => {
+          for (const runner of group.runners.values()) if (member.matches(runner.topic)) runner.wake()
+        }
         return {
           start: () => {
             member.isStarted = true
-            for (const runner of group.runners.values()) if (member.matches(runner.topic)) runner.wake()
+            wakeOwn()
+          },
+          holds: (topic, id) => member.held.get(topic)?.has(id) === true,
+          setPaused: (paused) => {
+            const resumed = member.isPaused && !paused
+            member.isPaused = paused
+            if (resumed) wakeOwn()
           },
           answer: (answer, done) => {
             if (!member.matches(answer.topic)) return done(answer.ids.map(() => "stale"))

@@ -47,7 +47,9 @@ export interface GroupMember {
   readonly credit: number
   readonly sink: MemberSink
   readonly matches: (topic: string) => boolean
+  /** It takes nothing before it is started, and nothing while it is paused. */
   isStarted: boolean
+  isPaused: boolean
   isClosed: boolean
   /** Deliveries that count against the credit, over all topics. */
   inFlight: number
@@ -363,6 +365,7 @@ export class GroupRunner {
     return [...this.#group.members].filter(
       (member) =>
         member.isStarted &&
+        !member.isPaused &&
         !member.isClosed &&
         (member.holdFor === undefined || member.holdFor === this) &&
         member.matches(this.topic)

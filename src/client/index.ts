@@ -1,0 +1,18 @@
+/** The client SDK: for Node and browsers, without dependencies. */
+export { HubError, type ClientErrorCode } from "./HubError.ts"
+export {
+  type ConnectionOptions,
+  type ConnectionState,
+  type TokenSource,
+  type WebSocketConstructor,
+  type WebSocketLike,
+  type Welcome
+} from "./Connection.ts"
+export {
+  type ClientOptions,
+  type Handler,
+  PromClient,
+  type Published,
+  type SubscribeOptions
+} from "./PromClient.ts"
+export type { DeliveryContext, From, Gap, PublishOptions, WireEvent } from "../protocol/Messages.ts"

@@ -1,0 +1,231 @@
+/**
+ * The Gateway on `ws`: accepts connections that may come, keeps their time, and closes them in good order.
+ */
+import { createServer, type IncomingMessage, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
+import type { Duplex } from "node:stream"
+import { Clock, Effect, FiberSet, Layer, Schedule, type Scope, Stream } from "effect"
+import { WebSocketServer } from "ws"
+import * as Settings from "../../domain/Settings.ts"
+import { CloseCode, SUBPROTOCOL } from "../../protocol/Codes.ts"
+import { AccessControl } from "../../services/AccessControl.ts"
+import { Appender } from "../../services/Appender.ts"
+import { CannotListen, Gateway } from "../../services/Gateway.ts"
+import { GroupDelivery } from "../../services/GroupDelivery.ts"
+import { Ids } from "../../services/Ids.ts"
+import { LiveFeed } from "../../services/LiveFeed.ts"
+import { RateLimiter } from "../../services/RateLimiter.ts"
+import { Revocations } from "../../services/Revocations.ts"
+import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { TokenVerifier } from "../../services/TokenVerifier.ts"
+import { Connection, type GatewayContext } from "./Connection.ts"
+import { mayConnect } from "./origin.ts"
+
+export interface Options {
+  readonly host: string
+  /** 0 picks a free one. */
+  readonly port: number
+  /** Origins that browsers may connect from; none: the hub's own host, and loopback. */
+  readonly origins?: ReadonlyArray<string> | undefined
+  readonly limits?: Settings.Limits
+  readonly settings?: Settings.GatewaySettings
+  readonly auth?: Settings.AuthSettings
+  readonly groups?: Settings.GroupSettings
+}
+
+/** How long a closing hub waits for clients to answer its close frames. */
+const closeTimeout = "1 second"
+
+/** Headers of a request that takes longer than this are not waited for. */
+const handshakeTimeoutMs = 10_000
+
+const listen = (host: string, port: number): Effect.Effect<Server, CannotListen, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.callback<Server, CannotListen>((resume) => {
+      const server = createServer({ headersTimeout: handshakeTimeoutMs, requestTimeout: handshakeTimeoutMs })
+      server.once("error", (error: NodeJS.ErrnoException) => {
+        const reason = error.code === "EADDRINUSE" ? "the port is in use" : (error.code ?? error.message)
+        resume(Effect.fail(new CannotListen({ host, port, reason })))
+      })
+      server.listen(port, host, () => {
+        server.removeAllListeners("error")
+        resume(Effect.succeed(server))
+      })
+    }),
+    (server) =>
+      Effect.callback<void>((resume) => {
+        server.close(() => resume(Effect.void))
+        server.closeAllConnections()
+      }).pipe(Effect.timeoutOption(closeTimeout), Effect.asVoid)
+  )
+
+const refuse = (socket: Duplex, status: string, why: string): void => {
+  socket.on("error", () => {})
+  socket.end(
+    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ${why.length}\r\n\r\n${why}`
+  )
+}
+
+const offered = (request: IncomingMessage): ReadonlyArray<string> =>
+  (request.headers["sec-websocket-protocol"] ?? "")
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "")
+
+const make = Effect.fnUntraced(function* (options: Options) {
+  const { auth = Settings.auth, limits = Settings.limits, settings = Settings.gateway } = options
+  const ids = yield* Ids
+  const access = yield* AccessControl
+  const appender = yield* Appender
+  const feed = yield* LiveFeed
+  const groups = yield* GroupDelivery
+  const verifier = yield* TokenVerifier
+  const revocations = yield* Revocations
+  const rateLimiter = yield* RateLimiter
+  const clock = yield* Clock.Clock
+  const history = yield* feed.history
+  const fork = yield* FiberSet.makeRuntime()
+  const connections = new Set<Connection>()
+  let draining = false
+
+  const contextFor = (id: string): GatewayContext => ({
+    limits,
+    settings,
+    clockToleranceMs: auth.clockToleranceMs,
+    history,
+    decide: access.decide,
+    decideSubscription: access.decideSubscription,
+    limited: (bytes) =>
+      (limits.messages === undefined ? undefined : rateLimiter.take(`messages ${id}`, limits.messages, 1)) ??
+      (limits.bytes === undefined ? undefined : rateLimiter.take(`bytes ${id}`, limits.bytes, bytes)),
+    makeId: ids.next,
+    verifier,
+    access,
+    appender,
+    feed,
+    groups,
+    defaultCredit: (options.groups ?? Settings.groups).credit,
+    now: () => clock.currentTimeMillisUnsafe(),
+    fork: (effect) => fork(effect),
+    onClosed: (connection) => connections.delete(connection)
+  })
+
+  const server = yield* listen(options.host, options.port)
+  const { port } = server.address() as AddressInfo
+  const host = options.host.includes(":") ? `[${options.host}]` : options.host
+
+  const wss = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    maxPayload: limits.maxFrameBytes,
+    perMessageDeflate: false,
+    handleProtocols: () => SUBPROTOCOL
+  })
+
+  server.on("request", (_request, response) => {
+    response.writeHead(426, { Connection: "Upgrade", Upgrade: "websocket", "Content-Type": "text/plain" })
+    response.end("This port speaks WebSocket.\n")
+  })
+
+  server.on("upgrade", (request, socket, head) => {
+    if (draining) return refuse(socket, "503 Service Unavailable", "The hub is stopping.\n")
+    if (!mayConnect(request.headers.origin, request.headers.host, options.origins)) {
+      return refuse(socket, "403 Forbidden", "This origin may not connect.\n")
+    }
+    const protocols = offered(request)
+    if (protocols.length > 0 && !protocols.includes(SUBPROTOCOL)) {
+      return refuse(socket, "400 Bad Request", `The subprotocol is ${SUBPROTOCOL}.\n`)
+    }
+    wss.handleUpgrade(request, socket, head, (ws) => {
+      const id = ids.next()
+      const connection = new Connection(id, contextFor(id), ws, socket)
+      connections.add(connection)
+      if (connections.size > limits.maxConnections) {
+        connection.close(CloseCode.tooManyConnections, "the hub has too many connections")
+      }
+    })
+  })
+
+  // --- time --------------------------------------------------------------------------------------------------
+
+  const tickMs = Math.min(1_000, Math.max(20, Math.min(settings.authTimeoutMs, settings.heartbeatMs) / 10))
+  yield* Effect.sleep(tickMs).pipe(
+    Effect.andThen(
+      Effect.sync(() => {
+        const now = clock.currentTimeMillisUnsafe()
+        for (const connection of connections) connection.tick(now)
+      })
+    ),
+    Effect.forever,
+    Effect.forkScoped
+  )
+
+  yield* revocations.changes.pipe(
+    Stream.runForEach(() =>
+      Effect.sync(() => {
+        for (const connection of connections) {
+          if (connection.claims !== undefined && revocations.isRevoked(connection.claims)) connection.revoked()
+        }
+      })
+    ),
+    Effect.forkScoped
+  )
+
+  // --- the end -----------------------------------------------------------------------------------------------
+
+  /** Nothing is delivered and unanswered, nothing waits for the store; or time is up. */
+  const quiet = Effect.sync(() => groups.inFlight() === 0 && appender.queued() === 0).pipe(
+    Effect.repeat({ until: (isQuiet) => isQuiet, schedule: Schedule.spaced("10 millis") }),
+    Effect.timeoutOption(settings.drainMs)
+  )
+
+  const closeAll = Effect.callback<void>((resume) => {
+    for (const connection of connections) connection.close(CloseCode.restart, "the hub is stopping")
+    const look = setInterval(() => connections.size === 0 && resume(Effect.void), 10)
+    return Effect.sync(() => clearInterval(look))
+  }).pipe(
+    Effect.timeoutOption(closeTimeout),
+    Effect.andThen(
+      Effect.sync(() => {
+        for (const connection of connections) connection.terminate()
+      })
+    )
+  )
+
+  const drain = Effect.suspend(() => {
+    if (draining) return Effect.void
+    draining = true
+    return Effect.gen(function* () {
+      yield* groups.drain
+      const slot = settings.reconnectSpreadMs / Math.max(1, connections.size)
+      let i = 0
+      for (const connection of connections) connection.announceDrain(Math.round(slot * i++))
+      yield* quiet
+      yield* closeAll
+    })
+  })
+
+  yield* Effect.addFinalizer(() => drain)
+
+  return Gateway.of({
+    url: `ws://${host}:${port}`,
+    connections: () => Array.from(connections, (connection) => connection.info),
+    isDraining: () => draining,
+    drain
+  })
+})
+
+export const layer = (
+  options: Options
+): Layer.Layer<
+  Gateway,
+  CannotListen | StoreUnavailable,
+  | AccessControl
+  | Appender
+  | GroupDelivery
+  | Ids
+  | LiveFeed
+  | RateLimiter
+  | Revocations
+  | TokenVerifier
+> => Layer.effect(Gateway, make(options))

@@ -1,0 +1,41 @@
+/** The way in for clients: where it listens, who is connected, and how it is closed. */
+import { Context, type Effect, Schema } from "effect"
+
+/** The port is taken, or this machine has no such address. */
+export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotListen", {
+  host: Schema.String,
+  port: Schema.Int,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `cannot listen on ${this.host}:${this.port}: ${this.reason}`
+  }
+}
+
+export interface ConnectionInfo {
+  readonly id: string
+  /** None before AUTH. */
+  readonly sub: string | undefined
+  readonly openedAt: number
+  readonly subscriptions: number
+  /** Bytes that wait for the client to read. */
+  readonly outboundBytes: number
+  /** Topics in which its live subscriptions are behind. */
+  readonly behind: number
+}
+
+export class Gateway extends Context.Service<
+  Gateway,
+  {
+    /** `ws://host:port`. */
+    readonly url: string
+    readonly connections: () => ReadonlyArray<ConnectionInfo>
+    /** It takes no new connections any more. */
+    readonly isDraining: () => boolean
+    /**
+     * Takes no new connections, tells every client when to come back, waits a bounded time for answers that
+     * are under way, and closes the connections. Calling it again does nothing.
+     */
+    readonly drain: Effect.Effect<void>
+  }
+>()("event-hub/services/Gateway") {}
