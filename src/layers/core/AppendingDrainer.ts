@@ -13,6 +13,7 @@ import type { NotAppended } from "../../services/EventStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { type DrainerStatus, OutboxDrainer } from "../../services/OutboxDrainer.ts"
 import { type OutboxClaim, type OutboxFailure, OutboxStore } from "../../services/OutboxStore.ts"
+import * as metrics from "./metrics.ts"
 
 /** How long the drainer waits after a store failed, before it looks again. */
 const pauseAfterFailure = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
@@ -25,6 +26,7 @@ const purgeInterval = "1 minute"
 const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = Settings.drainer) {
   const outbox = yield* OutboxStore
   const appender = yield* Appender
+  const recorder = yield* metrics.recorder
   const ids = yield* Ids
   const random = yield* Random.Random
   const wakeUp = yield* Queue.sliding<void>(1)
@@ -57,6 +59,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
       const marked = yield* outbox.markSent(sent)
       if (failed.length > 0) yield* outbox.fail(failed)
       if (untried.length > 0) yield* outbox.release(untried)
+      recorder.add(metrics.outboxSent, marked.marked)
+      recorder.add(metrics.outboxFailed, failed.length)
       status = {
         ...status,
         sent: status.sent + marked.marked,

@@ -10,6 +10,7 @@ import * as Settings from "../../domain/Settings.ts"
 import { Appender, type AppendOutcome, Overloaded } from "../../services/Appender.ts"
 import { type AppendResult, EventStore } from "../../services/EventStore.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import * as metrics from "./metrics.ts"
 
 interface Waiting {
   readonly record: EventRecord
@@ -34,6 +35,7 @@ const storedRecords = (
 
 const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = Settings.appender) {
   const store = yield* EventStore
+  const recorder = yield* metrics.recorder
   const listeners = new Set<(records: ReadonlyArray<StoredRecord>) => void>()
   let queue: Array<Waiting> = []
   let running = false
@@ -52,6 +54,14 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
     const batch = queue.slice(0, count)
     queue = queue.slice(count)
     return batch
+  }
+
+  const count = (results: ReadonlyArray<AppendResult>, fresh: number): void => {
+    const refused = results.filter((result) => result._tag === "NotAppended").length
+    recorder.observe(metrics.batchSize, results.length)
+    recorder.add(metrics.appended, fresh)
+    if (refused > 0) recorder.add(metrics.notAppended, refused)
+    if (results.length > fresh + refused) recorder.add(metrics.duplicates, results.length - fresh - refused)
   }
 
   const failAll = (batch: ReadonlyArray<Waiting>, error: StoreUnavailable): void => {
@@ -76,6 +86,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
         continue
       }
       const stored = storedRecords(batch, exit.value)
+      count(exit.value, stored.length)
       if (stored.length > 0) for (const listener of listeners) listener(stored)
       batch.forEach(({ done }, i) => done(exit.value[i]!))
     }

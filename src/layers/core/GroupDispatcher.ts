@@ -15,6 +15,7 @@ import { Ids } from "../../services/Ids.ts"
 import { UnrecoverablePosition } from "../../services/LiveFeed.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { type Environment, type GroupMember, GroupRunner, type RunningGroup } from "./GroupRunner.ts"
+import * as metrics from "./metrics.ts"
 import { positionsOf } from "./positions.ts"
 
 const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Settings.groups) {
@@ -44,6 +45,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     settings,
     clock,
     random,
+    recorder: yield* metrics.recorder,
     newGeneration: ids.next,
     fork: (effect) => fork(effect),
     isLive: (member) => live.has(member),

@@ -16,6 +16,7 @@ import type { EventStore } from "../../services/EventStore.ts"
 import type { Answer, GroupEvent, MemberSink } from "../../services/GroupDelivery.ts"
 import type { GroupStore } from "../../services/GroupStore.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import * as metrics from "./metrics.ts"
 
 export interface Environment {
   readonly store: EventStore["Service"]
@@ -24,6 +25,7 @@ export interface Environment {
   readonly settings: GroupSettings
   readonly clock: Clock.Clock
   readonly random: Random.Random
+  readonly recorder: metrics.Recorder
   readonly newGeneration: () => string
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   /** Members that are connected to this hub. */
@@ -484,6 +486,8 @@ export class GroupRunner {
       const { answer, member } = command
       const outcomes = round.outcomes.get(command) ?? []
       if (answer._tag !== "Extend") {
+        const done = outcomes.filter((outcome) => outcome === "done").length
+        this.#env.recorder.add(answer._tag === "Ack" ? metrics.groupAcks : metrics.groupNacks, done)
         for (const id of answer.ids) freed = this.#release(member, id) || freed
       }
       command.done(outcomes)
@@ -562,6 +566,9 @@ export class GroupRunner {
           member.inFlight++
           events.push({ record, attempt, redelivered, deadline })
         }
+        const again = events.filter((event) => event.redelivered).length
+        this.#env.recorder.add(metrics.groupDeliveries, events.length)
+        if (again > 0) this.#env.recorder.add(metrics.groupRedeliveries, again)
         if (member.isClosed) {
           // It went while the round was under way: its departure is yet to come, or was before this.
           this.#departures.push({ member, graceful: true, done: () => {} })
@@ -615,6 +622,7 @@ export class GroupRunner {
       const results = yield* this.#env.appender.append(letters)
       const refused = results.filter((result) => result._tag === "NotAppended")
       if (refused.length > 0) return yield* Effect.fail({ refused })
+      this.#env.recorder.add(metrics.deadLetters, letters.length)
       this.#buried.push(...records.keys())
     })
     this.#env.fork(

@@ -18,6 +18,7 @@ import type { ConnectionInfo } from "../../services/Gateway.ts"
 import type { Answer, GroupDelivery, Member } from "../../services/GroupDelivery.ts"
 import type { LiveBatch, LiveFeed, LiveSubscription } from "../../services/LiveFeed.ts"
 import type { TokenVerifier } from "../../services/TokenVerifier.ts"
+import * as metrics from "../core/metrics.ts"
 import { groupMessage, liveFrames } from "./frames.ts"
 import { Outbound } from "./Outbound.ts"
 
@@ -29,6 +30,7 @@ export interface GatewayContext extends Session.SessionContext {
   readonly feed: LiveFeed["Service"]
   readonly groups: GroupDelivery["Service"]
   readonly defaultCredit: number
+  readonly recorder: metrics.Recorder
   readonly now: () => number
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   readonly onClosed: (connection: Connection) => void
@@ -51,6 +53,11 @@ const retryWhenOverloaded = 250
 
 /** At most this many topics are named in the answer to a live subscription. */
 const maxHeads = 1_000
+
+/** The codes that are ours, or the standard's; whatever else a client closes with is one label. */
+const knownCodes = new Set<number>([...Object.values(CloseCode), 1005, 1006])
+
+const closeLabel = (code: number): string => (knownCodes.has(code) ? String(code) : "other")
 
 /** RFC 6455, section 5.5: a control frame carries 125 bytes, and the code takes two of them. */
 const closeReason = (reason: string): string => reason.slice(0, 120)
@@ -77,7 +84,7 @@ export class Connection {
     ws.on("pong", () => this.#step({ _tag: "Pong" }))
     // What went wrong is in the close code; without a listener it would end the process.
     ws.on("error", () => {})
-    ws.on("close", () => this.#closed())
+    ws.on("close", (code) => this.#closed(code))
     socket.on("drain", () => this.#drained())
   }
 
@@ -134,7 +141,8 @@ export class Connection {
     this.#regulate()
   }
 
-  #closed(): void {
+  #closed(code: number): void {
+    this.#context.recorder.add(metrics.connectionsClosed, 1, { code: closeLabel(code) })
     this.#session = { ...this.#session, phase: "closed" }
     for (const running of [...this.#running.values(), ...this.#leaving]) this.#end(running)
     this.#running.clear()
@@ -189,6 +197,9 @@ export class Connection {
   }
 
   #send(message: object): void {
+    if ("op" in message && message.op === "ERR" && "code" in message) {
+      this.#context.recorder.add(metrics.errorsSent, 1, { code: String(message.code) })
+    }
     this.#out.send(JSON.stringify(message))
   }
 
@@ -355,6 +366,7 @@ export class Connection {
       return false
     }
     const denied = this.#deniedTopics(batch)
+    this.#context.recorder.add(metrics.liveDeliveries, batch.records.length)
     if (denied === undefined) {
       this.#out.sendFrames(liveFrames(batch, this.#out.framing))
     } else {

@@ -18,6 +18,7 @@ import { RateLimiter } from "../../services/RateLimiter.ts"
 import { Revocations } from "../../services/Revocations.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { TokenVerifier } from "../../services/TokenVerifier.ts"
+import * as metrics from "../core/metrics.ts"
 import { Connection, type GatewayContext } from "./Connection.ts"
 import { mayConnect } from "./origin.ts"
 
@@ -84,6 +85,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const rateLimiter = yield* RateLimiter
   const clock = yield* Clock.Clock
   const history = yield* feed.history
+  const recorder = yield* metrics.recorder
   const fork = yield* FiberSet.makeRuntime()
   const connections = new Set<Connection>()
   let draining = false
@@ -105,6 +107,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
     feed,
     groups,
     defaultCredit: (options.groups ?? Settings.groups).credit,
+    recorder,
     now: () => clock.currentTimeMillisUnsafe(),
     fork: (effect) => fork(effect),
     onClosed: (connection) => connections.delete(connection)
@@ -140,6 +143,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const id = ids.next()
       const connection = new Connection(id, contextFor(id), ws, socket)
       connections.add(connection)
+      recorder.add(metrics.connectionsOpened, 1)
       if (connections.size > limits.maxConnections) {
         connection.close(CloseCode.tooManyConnections, "the hub has too many connections")
       }

@@ -1,0 +1,239 @@
+/** The endpoints of OpsApi, over the services of the hub. */
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import { Effect, Layer, Metric, Redacted, Result, SchemaIssue } from "effect"
+import { HttpApiBuilder, HttpApiMiddleware } from "effect/http-api"
+import { PrometheusMetrics } from "effect/observability"
+import type { Claims } from "../../domain/Claims.ts"
+import * as Topic from "../../domain/Topic.ts"
+import { AccessControl } from "../../services/AccessControl.ts"
+import { EventStore, type TopicInfo } from "../../services/EventStore.ts"
+import { Gateway } from "../../services/Gateway.ts"
+import type { GroupNotOnTopic, TopicNotFound } from "../../services/Inspector.ts"
+import { Inspector } from "../../services/Inspector.ts"
+import { OutboxDrainer } from "../../services/OutboxDrainer.ts"
+import { OutboxStore } from "../../services/OutboxStore.ts"
+import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { TokenVerifier } from "../../services/TokenVerifier.ts"
+import {
+  Authorization,
+  BadRequest,
+  CurrentClaims,
+  Forbidden,
+  NotFound,
+  OpsApi,
+  Problems,
+  Unauthorized,
+  Unavailable
+} from "./OpsApi.ts"
+
+/** Items of a page, unless the request says otherwise. */
+const defaultLimit = 100
+
+/** Keys that one request may ask for. */
+const maxKeys = 1_000
+
+const problemOf = (error: TopicNotFound | GroupNotOnTopic | StoreUnavailable): NotFound | Unavailable =>
+  error._tag === "StoreUnavailable"
+    ? new Unavailable({ detail: "the store does not answer; try again" })
+    : new NotFound({ detail: error.message })
+
+// --- middleware ----------------------------------------------------------------------------------------------
+
+const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** A request that does not fit is answered with what does not fit, by name. */
+export const problems = HttpApiMiddleware.layerSchemaErrorTransform(Problems, (error) => {
+  const slot = error.kind === "Query" ? "query parameter" : error.kind.toLowerCase()
+  const details = formatIssues(error.cause.issue).issues.map(({ message, path }) => {
+    const [name] = path ?? []
+    const label = typeof name === "object" ? String(name.key) : String(name ?? "")
+    return `${slot} '${label}': ${message}`
+  })
+  return Effect.fail(new BadRequest({ detail: details.join("; ") }))
+})
+
+export const authorization = Layer.effect(
+  Authorization,
+  Effect.gen(function* () {
+    const { verify } = yield* TokenVerifier
+    return Authorization.of({
+      bearer: (effect, { credential }) => {
+        const token = Redacted.value(credential)
+        if (token === "") {
+          return Effect.fail(new Unauthorized({ detail: "a bearer token is missing from the Authorization header" }))
+        }
+        return Effect.flatMap(
+          Effect.mapError(verify(token), (error) =>
+            error._tag === "VerifierUnavailable"
+              ? new Unavailable({ detail: error.message })
+              : new Unauthorized({ detail: error.message })
+          ),
+          (claims) => Effect.provideService(effect, CurrentClaims, claims)
+        )
+      }
+    })
+  })
+)
+
+// --- reads ---------------------------------------------------------------------------------------------------
+
+export const reads = HttpApiBuilder.group(
+  OpsApi,
+  "reads",
+  Effect.fn(function* (handlers) {
+    const access = yield* AccessControl
+    const store = yield* EventStore
+    const inspector = yield* Inspector
+
+    const mayRead = (claims: Claims, topic: string, group?: string): boolean =>
+      access.decide(claims, { action: "subscribe", topic, group })._tag === "Allowed"
+
+    /** Whoever may not read a topic learns nothing of it, not even whether it exists. */
+    const permit = (topic: string, group?: string): Effect.Effect<void, BadRequest | Forbidden, CurrentClaims> =>
+      Effect.gen(function* () {
+        const claims = yield* CurrentClaims
+        const parsed = Topic.parseTopic(topic)
+        if (Result.isFailure(parsed)) {
+          return yield* new BadRequest({ detail: `query parameter 'topic': ${parsed.failure.message}` })
+        }
+        if (mayRead(claims, topic) || (group !== undefined && mayRead(claims, topic, group))) return
+        return yield* new Forbidden({ detail: `no right to subscribe '${topic}'` })
+      })
+
+    const visibleTopics = (claims: Claims, pattern: Topic.Pattern, after: string | undefined, limit: number) =>
+      Effect.gen(function* () {
+        const found: Array<TopicInfo> = []
+        let next = after
+        do {
+          const page = yield* store.topics({ pattern, limit, ...(next === undefined ? {} : { after: next }) })
+          for (const info of page.items) {
+            if (!mayRead(claims, info.topic)) continue
+            if (found.length === limit) return { found, next: found.at(-1)!.topic }
+            found.push(info)
+          }
+          next = page.next
+        } while (next !== undefined)
+        return { found, next: null }
+      })
+
+    return handlers.handleAll({
+      topics: ({ query }) =>
+        Effect.gen(function* () {
+          const { after, limit = defaultLimit, pattern: name = "**" } = query
+          const claims = yield* CurrentClaims
+          const pattern = yield* Effect.mapError(
+            Topic.pattern(name),
+            (error) => new BadRequest({ detail: `query parameter 'pattern': ${error.message}` })
+          )
+          const { found, next } = yield* visibleTopics(claims, pattern, after, limit).pipe(
+            Effect.mapError((error) => new Unavailable({ detail: error.message }))
+          )
+          return { topics: found, next }
+        }),
+
+      cursors: ({ query: { topic } }) =>
+        Effect.gen(function* () {
+          yield* permit(topic)
+          const cursors = yield* Effect.mapError(inspector.cursors(topic), problemOf)
+          return { topic, cursors }
+        }),
+
+      lag: ({ query: { group, topic } }) =>
+        Effect.gen(function* () {
+          yield* permit(topic, group)
+          return yield* Effect.mapError(inspector.lag({ topic, group }), problemOf)
+        }),
+
+      latestByKey: ({ query: { after, key: keys, limit = defaultLimit, topic } }) =>
+        Effect.gen(function* () {
+          yield* permit(topic)
+          if (keys === undefined) {
+            const page = { topic, limit, ...(after === undefined ? {} : { after }) }
+            const { items, next, seq } = yield* Effect.mapError(inspector.latestByKey(page), problemOf)
+            return { topic, seq, items, next: next ?? null }
+          }
+          if (keys.length > maxKeys) {
+            return yield* new BadRequest({ detail: `query parameter 'key': at most ${maxKeys} of them` })
+          }
+          const latest = yield* Effect.mapError(inspector.latestOf({ topic, keys }), problemOf)
+          if (keys.length === 1) return latest.get(keys[0]!) ?? null
+          return Object.fromEntries(latest)
+        })
+    })
+  })
+)
+
+// --- health --------------------------------------------------------------------------------------------------
+
+const gauge = (name: string, description: string) => Metric.gauge(name, { description })
+
+const gauges = {
+  connections: gauge("event_hub_connections", "Connections that are open."),
+  outboxPending: gauge("event_hub_outbox_pending_records", "Outbox records that are neither sent nor dead."),
+  outboxDead: gauge("event_hub_outbox_dead_records", "Outbox records that were given up."),
+  outboxAge: gauge("event_hub_outbox_oldest_age_seconds", "Age of the oldest outbox record that is not done."),
+  loopDelay: gauge("event_hub_event_loop_delay_seconds", "99th percentile of the event loop's delay since the last scrape."),
+  memory: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
+  start: gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")
+}
+
+export const health = HttpApiBuilder.group(
+  OpsApi,
+  "health",
+  Effect.fn(function* (handlers) {
+    const store = yield* EventStore
+    const outbox = yield* OutboxStore
+    const drainer = yield* OutboxDrainer
+    const gateway = yield* Gateway
+    const loop = monitorEventLoopDelay({ resolution: 10 })
+    yield* Effect.acquireRelease(
+      Effect.sync(() => loop.enable()),
+      () => Effect.sync(() => loop.disable())
+    )
+
+    const storeCheck = Effect.match(store.history, {
+      onSuccess: () => ({ name: "store", ok: true }),
+      onFailure: (error) => ({ name: "store", ok: false, detail: error.message })
+    })
+
+    const measureOutbox = Effect.flatMap(outbox.stats, ({ counts, oldestAddedAt }) =>
+      Effect.gen(function* () {
+        const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+        yield* Metric.update(gauges.outboxPending, counts.Pending + counts.Blocked + counts.Claimed)
+        yield* Metric.update(gauges.outboxDead, counts.Dead)
+        yield* Metric.update(gauges.outboxAge, oldestAddedAt === undefined ? 0 : (now - oldestAddedAt) / 1000)
+      })
+    )
+
+    return handlers.handleAll({
+      healthz: () => Effect.succeed({ status: "ok" as const }),
+
+      readyz: () =>
+        Effect.gen(function* () {
+          const { problem } = yield* drainer.status
+          const checks = [
+            gateway.isDraining()
+              ? { name: "gateway", ok: false, detail: "the hub is stopping" }
+              : { name: "gateway", ok: true },
+            yield* Effect.timeoutOrElse(storeCheck, {
+              duration: "2 seconds",
+              orElse: () => Effect.succeed({ name: "store", ok: false, detail: "it does not answer in time" })
+            }),
+            problem === undefined ? { name: "outbox", ok: true } : { name: "outbox", ok: false, detail: problem }
+          ]
+          return { ready: checks.every(({ ok }) => ok), checks }
+        }),
+
+      metrics: () =>
+        Effect.gen(function* () {
+          yield* Metric.update(gauges.connections, gateway.connections().length)
+          yield* Metric.update(gauges.loopDelay, loop.percentile(99) / 1e9)
+          loop.reset()
+          yield* Metric.update(gauges.memory, process.memoryUsage.rss())
+          yield* Metric.update(gauges.start, performance.timeOrigin / 1000)
+          yield* Effect.ignore(measureOutbox)
+          return yield* PrometheusMetrics.format()
+        })
+    })
+  })
+)
