@@ -1,0 +1,35 @@
+/** The hub on one SQLite file: one machine, nothing to install. */
+import { Layer } from "effect"
+import * as RandomIds from "../layers/core/RandomIds.ts"
+import { instrument } from "../layers/core/instrument.ts"
+import * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
+import * as SqliteEventStore from "../layers/sqlite/SqliteEventStore.ts"
+import * as SqliteGroupStore from "../layers/sqlite/SqliteGroupStore.ts"
+import * as SqliteOutboxStore from "../layers/sqlite/SqliteOutboxStore.ts"
+import { EventStore } from "../services/EventStore.ts"
+import type { CannotListen } from "../services/Gateway.ts"
+import { GroupStore } from "../services/GroupStore.ts"
+import { OutboxStore } from "../services/OutboxStore.ts"
+import type { Revocations } from "../services/Revocations.ts"
+import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
+import type { TokenVerifier } from "../services/TokenVerifier.ts"
+import type { EventLimits } from "../domain/Event.ts"
+import * as Hub from "./Hub.ts"
+import type { HubSettings } from "./HubConfig.ts"
+
+export const stores = (
+  path: string,
+  limits?: EventLimits
+): Layer.Layer<Hub.Stores, SqliteDatabase.CannotOpen> =>
+  Layer.mergeAll(
+    instrument(EventStore, SqliteEventStore.layer()),
+    instrument(GroupStore, SqliteGroupStore.layer),
+    instrument(OutboxStore, SqliteOutboxStore.layer(limits))
+  ).pipe(Layer.provide(SqliteDatabase.layer({ path })), Layer.provideMerge(RandomIds.layer))
+
+export const layer = <E>(
+  path: string,
+  verifier: Layer.Layer<TokenVerifier, E, Revocations>,
+  settings: HubSettings
+): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable | SqliteDatabase.CannotOpen> =>
+  Hub.layer(stores(path, settings.limits), verifier, settings)

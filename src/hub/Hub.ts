@@ -1,0 +1,73 @@
+/**
+ * A hub over any stores: the log and its groups, the outbox and its drainer, the gateway, the ops server.
+ *
+ * The order is the way of one event; layers are closed in the opposite one, so that what was taken in goes
+ * its way to the end before what it needs is gone.
+ */
+import { Layer } from "effect"
+import type { AccessControl } from "../services/AccessControl.ts"
+import type { Appender } from "../services/Appender.ts"
+import type { EventBus } from "../services/EventBus.ts"
+import type { EventStore } from "../services/EventStore.ts"
+import type { CannotListen, Gateway } from "../services/Gateway.ts"
+import type { GroupDelivery } from "../services/GroupDelivery.ts"
+import type { GroupStore } from "../services/GroupStore.ts"
+import type { Ids } from "../services/Ids.ts"
+import type { Inspector } from "../services/Inspector.ts"
+import type { LiveFeed } from "../services/LiveFeed.ts"
+import type { Ops } from "../services/Ops.ts"
+import type { OutboxDrainer } from "../services/OutboxDrainer.ts"
+import type { OutboxStore } from "../services/OutboxStore.ts"
+import type { RateLimiter } from "../services/RateLimiter.ts"
+import type { Revocations } from "../services/Revocations.ts"
+import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
+import type { TokenVerifier } from "../services/TokenVerifier.ts"
+import * as AppendingDrainer from "../layers/core/AppendingDrainer.ts"
+import * as GroupCommitAppender from "../layers/core/GroupCommitAppender.ts"
+import * as GroupDispatcher from "../layers/core/GroupDispatcher.ts"
+import * as PolicyAccessControl from "../layers/core/PolicyAccessControl.ts"
+import * as StoreEventBus from "../layers/core/StoreEventBus.ts"
+import * as StoreInspector from "../layers/core/StoreInspector.ts"
+import * as TailFeed from "../layers/core/TailFeed.ts"
+import * as OpsServer from "../layers/http/OpsServer.ts"
+import * as MemoryRateLimiter from "../layers/memory/MemoryRateLimiter.ts"
+import * as MemoryRevocations from "../layers/memory/MemoryRevocations.ts"
+import * as WebSocketGateway from "../layers/websocket/WebSocketGateway.ts"
+import type { HubSettings } from "./HubConfig.ts"
+
+export type Stores = EventStore | GroupStore | OutboxStore | Ids
+
+/** What programs use without any server. */
+export type Bus = Stores | Appender | LiveFeed | GroupDelivery | EventBus | OutboxDrainer | Inspector
+
+export type Hub = Bus | AccessControl | RateLimiter | Revocations | TokenVerifier | Gateway | Ops
+
+export type BusSettings = Pick<HubSettings, "limits" | "groups" | "appender" | "drainer">
+
+/** The log, its groups and the outbox, with nothing that listens. */
+export const bus = <E, R>(stores: Layer.Layer<Stores, E, R>, settings: BusSettings): Layer.Layer<Bus, E, R> =>
+  AppendingDrainer.layer(settings.drainer).pipe(
+    Layer.provideMerge(StoreEventBus.layer(settings.limits)),
+    Layer.provideMerge(Layer.mergeAll(TailFeed.layer, GroupDispatcher.layer(settings.groups))),
+    Layer.provideMerge(GroupCommitAppender.layer(settings.appender)),
+    Layer.provideMerge(StoreInspector.layer(settings.groups)),
+    Layer.provideMerge(stores)
+  )
+
+export const layer = <E, E2, R>(
+  stores: Layer.Layer<Stores, E, R>,
+  verifier: Layer.Layer<TokenVerifier, E2, Revocations>,
+  settings: HubSettings
+): Layer.Layer<Hub, E | E2 | CannotListen | StoreUnavailable, R> => {
+  const { gateway, groups, host, limits, opsPort, origins, tokens, wsPort } = settings
+  return OpsServer.layer({ host, port: opsPort }).pipe(
+    Layer.provideMerge(
+      WebSocketGateway.layer({ host, port: wsPort, origins, limits, settings: gateway, auth: tokens, groups })
+    ),
+    Layer.provideMerge(verifier),
+    Layer.provideMerge(
+      Layer.mergeAll(PolicyAccessControl.layer, MemoryRateLimiter.layer, MemoryRevocations.layer)
+    ),
+    Layer.provideMerge(bus(stores, settings))
+  )
+}

@@ -1,0 +1,73 @@
+/**
+ * What the hub says to whoever runs it: lines for people, or one JSON object a line for machines.
+ *
+ * Strings of a log call are its message; plain objects among its arguments are fields beside it.
+ */
+import { Cause, Layer, Logger, References } from "effect"
+import type { LogFormat } from "./HubConfig.ts"
+
+type Fields = Readonly<Record<string, unknown>>
+
+const isFields = (part: unknown): part is Fields =>
+  typeof part === "object" &&
+  part !== null &&
+  !(part instanceof Error) &&
+  Object.getPrototypeOf(part) === Object.prototype
+
+const textOf = (part: unknown): string =>
+  typeof part === "string"
+    ? part
+    : part instanceof Error
+      ? part.message
+      : (JSON.stringify(part) ?? String(part))
+
+interface Line {
+  readonly msg: string
+  readonly fields: Fields
+  readonly level: string
+  readonly time: string
+  readonly cause: string | undefined
+}
+
+const lineOf = (options: Logger.Options<unknown>): Line => {
+  const parts = Array.isArray(options.message)
+    ? (options.message as ReadonlyArray<unknown>)
+    : [options.message]
+  return {
+    msg: parts
+      .filter((part) => !isFields(part))
+      .map(textOf)
+      .join(": "),
+    fields: Object.assign(
+      {},
+      ...parts.filter(isFields),
+      options.fiber.getRef(References.CurrentLogAnnotations)
+    ) as Fields,
+    level: options.logLevel.toLowerCase(),
+    time: options.date.toISOString(),
+    cause: options.cause.reasons.length === 0 ? undefined : Cause.pretty(options.cause)
+  }
+}
+
+/** `{"msg":…,<fields>,"level":…,"time":…}` without spaces; a field never replaces one of the line's own. */
+export const formatJson = (options: Logger.Options<unknown>): string => {
+  const { cause, fields, level, msg, time } = lineOf(options)
+  const own = { level, time, ...(cause === undefined ? {} : { cause }) }
+  return JSON.stringify(Object.assign({ msg }, fields, { msg }, own), (_key, value: unknown) =>
+    typeof value === "bigint" ? String(value) : value
+  )
+}
+
+const formatPretty = (options: Logger.Options<unknown>): string => {
+  const { cause, fields, level, msg, time } = lineOf(options)
+  const shown = Object.entries(fields).map(([name, value]) => `${name}=${textOf(value)}`)
+  const label = level === "info" ? "" : `${level.toUpperCase()} `
+  const head = [`${time.slice(11, 23)} ${label}${msg}`, ...shown].join("  ")
+  return cause === undefined ? head : `${head}\n${cause}`
+}
+
+/** Loggers of the given form in place of all others; `write` takes one line. */
+export const layer = (format: LogFormat, write: (line: string) => void): Layer.Layer<never> =>
+  Logger.layer([
+    Logger.make((options) => write(format === "json" ? formatJson(options) : formatPretty(options)))
+  ])

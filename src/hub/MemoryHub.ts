@@ -1,0 +1,30 @@
+/** The hub that forgets everything when it ends: for tests, for programs that embed it, for trying things out. */
+import { Layer } from "effect"
+import type { EventLimits } from "../domain/Event.ts"
+import { instrument } from "../layers/core/instrument.ts"
+import * as RandomIds from "../layers/core/RandomIds.ts"
+import * as MemoryEventStore from "../layers/memory/MemoryEventStore.ts"
+import * as MemoryGroupStore from "../layers/memory/MemoryGroupStore.ts"
+import * as MemoryOutboxStore from "../layers/memory/MemoryOutboxStore.ts"
+import { EventStore } from "../services/EventStore.ts"
+import type { CannotListen } from "../services/Gateway.ts"
+import { GroupStore } from "../services/GroupStore.ts"
+import { OutboxStore } from "../services/OutboxStore.ts"
+import type { Revocations } from "../services/Revocations.ts"
+import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
+import type { TokenVerifier } from "../services/TokenVerifier.ts"
+import * as Hub from "./Hub.ts"
+import type { HubSettings } from "./HubConfig.ts"
+
+export const stores = (limits?: EventLimits): Layer.Layer<Hub.Stores> =>
+  Layer.mergeAll(
+    instrument(EventStore, MemoryEventStore.layer()),
+    instrument(GroupStore, MemoryGroupStore.layer),
+    instrument(OutboxStore, MemoryOutboxStore.layer(limits))
+  ).pipe(Layer.provideMerge(RandomIds.layer))
+
+export const layer = <E>(
+  verifier: Layer.Layer<TokenVerifier, E, Revocations>,
+  settings: HubSettings
+): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable> =>
+  Hub.layer(stores(settings.limits), verifier, settings)

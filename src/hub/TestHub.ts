@@ -1,0 +1,26 @@
+/**
+ * What property tests run against: the log, its groups and the outbox in memory, ids that count up, and no
+ * server. Time is the test's clock.
+ */
+import { Layer } from "effect"
+import * as Settings from "../domain/Settings.ts"
+import * as RandomIds from "../layers/core/RandomIds.ts"
+import * as MemoryEventStore from "../layers/memory/MemoryEventStore.ts"
+import * as MemoryGroupStore from "../layers/memory/MemoryGroupStore.ts"
+import * as MemoryOutboxStore from "../layers/memory/MemoryOutboxStore.ts"
+import * as Hub from "./Hub.ts"
+
+export const stores: Layer.Layer<Hub.Stores> = Layer.mergeAll(
+  MemoryEventStore.layer(),
+  MemoryGroupStore.layer,
+  MemoryOutboxStore.layer()
+).pipe(Layer.provideMerge(RandomIds.layerTest()))
+
+export const layer = (settings: Partial<Hub.BusSettings> = {}): Layer.Layer<Hub.Bus> =>
+  Hub.bus(stores, {
+    limits: Settings.limits,
+    groups: Settings.groups,
+    appender: Settings.appender,
+    drainer: Settings.drainer,
+    ...settings
+  })

@@ -1,0 +1,101 @@
+/**
+ * Runs a hub as its process: from the environment to the ready line, until the process is told to stop.
+ *
+ * What stops a start is said in one line on standard error, before anything on disk was touched.
+ */
+import { createServer } from "node:net"
+import { resolve } from "node:path"
+import { Context, Effect, Layer, Result, Schema } from "effect"
+import { CannotListen, Gateway } from "../services/Gateway.ts"
+import { Ops } from "../services/Ops.ts"
+import * as EmbeddedHub from "./EmbeddedHub.ts"
+import * as HubConfig from "./HubConfig.ts"
+import * as Log from "./Log.ts"
+import * as MemoryHub from "./MemoryHub.ts"
+import * as Tokens from "./Tokens.ts"
+
+/** The hub could not start; the message is for whoever runs it. */
+export class CannotStart extends Schema.TaggedError<CannotStart>()("CannotStart", { reason: Schema.String }) {
+  override get message() {
+    return this.reason
+  }
+}
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`)
+
+/** A taken port is found out before the store is opened: a start that fails leaves no trace. */
+const probe = (host: string, port: number): Effect.Effect<void, CannotListen> =>
+  port === 0
+    ? Effect.void
+    : Effect.callback((resume) => {
+        const server = createServer()
+        server.once("error", (error: NodeJS.ErrnoException) => {
+          const reason = error.code === "EADDRINUSE" ? "the port is in use" : (error.code ?? error.message)
+          resume(Effect.fail(new CannotListen({ host, port, reason })))
+        })
+        server.listen({ host, port, exclusive: true }, () => server.close(() => resume(Effect.void)))
+      })
+
+const announce = (
+  settings: HubConfig.HubSettings,
+  urls: { ws: string; ops: string },
+  devToken: string | undefined
+) =>
+  Effect.gen(function* () {
+    const { log, store } = settings
+    const stored = store._tag === "Memory" ? "memory:" : `sqlite:${resolve(store.path)}`
+    const page = devToken === undefined ? urls.ops : `${urls.ops}/#token=${devToken}`
+    if (log === "json") {
+      yield* Effect.logInfo("ready", { ...urls, store: stored, pid: process.pid })
+      if (devToken !== undefined)
+        yield* Effect.logWarning("no tokens are configured", { token: devToken, page })
+      return
+    }
+    say(`event-hub is ready\n\n  gateway  ${urls.ws}\n  ops      ${urls.ops}\n  store    ${stored}\n`)
+    if (devToken === undefined) return
+    say(
+      "No tokens are configured, so this run has a secret of its own and listens on loopback only.\n" +
+        "Set JWT_SECRET, JWT_JWKS_URL or STATIC_TOKEN to change that.\n\n" +
+        `  token    ${devToken}\n  page     ${page}\n`
+    )
+  })
+
+const start = (env: Readonly<Record<string, string | undefined>>) =>
+  Effect.gen(function* () {
+    const read = HubConfig.read(env)
+    if (Result.isFailure(read))
+      return yield* new CannotStart({ reason: HubConfig.formatProblems(read.failure) })
+    const { settings, warnings } = read.success
+
+    yield* Effect.gen(function* () {
+      for (const warning of warnings) yield* Effect.logWarning(warning)
+      yield* probe(settings.host, settings.wsPort)
+      yield* probe(settings.host, settings.opsPort)
+      const { devToken, verifier } = yield* Tokens.make(settings)
+      const hub = yield* Layer.build(
+        settings.store._tag === "Memory"
+          ? MemoryHub.layer(verifier, settings)
+          : EmbeddedHub.layer(settings.store.path, verifier, settings)
+      )
+      const gateway = Context.get(hub, Gateway)
+      yield* announce(settings, { ws: gateway.url, ops: Context.get(hub, Ops).url }, devToken)
+
+      // The ops server is still there while the gateway drains, and says that the hub is not ready any more.
+      yield* Effect.never.pipe(
+        Effect.onInterrupt(() => Effect.andThen(Effect.logInfo("stopping"), gateway.drain))
+      )
+    }).pipe(
+      Effect.scoped,
+      Effect.onInterrupt(() => Effect.logInfo("stopped")),
+      Effect.provide(Log.layer(settings.log, say))
+    )
+  })
+
+/** Ends with an interruption when the process is told to stop. */
+export const serve = (env: Readonly<Record<string, string | undefined>>): Effect.Effect<never, CannotStart> =>
+  start(env).pipe(
+    Effect.mapError((error) =>
+      error._tag === "CannotStart" ? error : new CannotStart({ reason: error.message })
+    ),
+    Effect.andThen(Effect.never)
+  )
