@@ -3,7 +3,7 @@
  *
  * Strings of a log call are its message; plain objects among its arguments are fields beside it.
  */
-import { Cause, Layer, Logger, References } from "effect"
+import { Cause, type Layer, Logger, References } from "effect"
 import type { LogFormat } from "./HubConfig.ts"
 
 type Fields = Readonly<Record<string, unknown>>

@@ -1,6 +1,6 @@
 /** Which tokens a hub takes: as configured, or those of a secret made for this run. */
 import { randomBytes } from "node:crypto"
-import { Effect, Layer, Redacted } from "effect"
+import { Effect, type Layer, Redacted } from "effect"
 import * as RevocableTokenVerifier from "../layers/core/RevocableTokenVerifier.ts"
 import * as JwtTokenVerifier from "../layers/jwt/JwtTokenVerifier.ts"
 import { mintToken } from "../layers/jwt/mintToken.ts"

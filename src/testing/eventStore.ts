@@ -69,7 +69,13 @@ export const eventStoreSuite = <E>(
           const first = yield* store.append(records("a.b", 3))
           const second = yield* store.append(records("a.b", 2, 4))
           expect([...first, ...second].map((result) => appended(result).seq)).toEqual([1, 2, 3, 4, 5])
-          expect((yield* readAll(store, "a.b")).map((stored) => stored.id)).toEqual(["e1", "e2", "e3", "e4", "e5"])
+          expect((yield* readAll(store, "a.b")).map((stored) => stored.id)).toEqual([
+            "e1",
+            "e2",
+            "e3",
+            "e4",
+            "e5"
+          ])
         }))
 
       test("keeps topics apart, and takes them in one batch", (store) =>
@@ -143,7 +149,9 @@ export const eventStoreSuite = <E>(
             Array.from({ length: writers * each }, (_, i) => i + 1)
           )
           const stored = yield* readAll(store, "a")
-          expect(stored.map((item) => item.seq)).toEqual(Array.from({ length: writers * each }, (_, i) => i + 1))
+          expect(stored.map((item) => item.seq)).toEqual(
+            Array.from({ length: writers * each }, (_, i) => i + 1)
+          )
           for (let writer = 0; writer < writers; writer++) {
             const own = stored.filter((item) => item.id.startsWith(`${writer}-`)).map((item) => item.id)
             expect(own).toEqual(Array.from({ length: each }, (_, i) => `${writer}-${i}`))
@@ -191,7 +199,7 @@ export const eventStoreSuite = <E>(
         Effect.gen(function* () {
           const payloads: ReadonlyArray<unknown> = [
             "$set",
-            { $set: { "a.b": 1 }, "": 0, "$where": "1", "a.b.c": { $x: ["$y"] } },
+            { $set: { "a.b": 1 }, "": 0, $where: "1", "a.b.c": { $x: ["$y"] } },
             JSON.parse('{"__proto__":{"a":1},"constructor":2}'),
             "\u0000\u0001\ud83d\ude00\ud800 é ￿",
             [1e308, -0.5, 9007199254740991, true, null, [], {}],
@@ -367,7 +375,9 @@ export const eventStoreSuite = <E>(
           yield* advance(capabilities.minAgeMs + 10)
           expect(yield* store.trim({ topic: "a", upTo: 3 })).toBe(3)
           expect(yield* store.trim({ topic: "a", upTo: 2 })).toBe(3)
-          expect((yield* store.read({ topic: "a", after: 0, limit: 10 })).map((item) => item.seq)).toEqual([4, 5])
+          expect((yield* store.read({ topic: "a", after: 0, limit: 10 })).map((item) => item.seq)).toEqual([
+            4, 5
+          ])
           expect(yield* store.trim({ topic: "a", upTo: 99 })).toBe(4)
           expect(yield* store.head("a")).toMatchObject({ head: 5, floor: 4 })
           const [next] = yield* store.append([record("a", "e6")])

@@ -100,7 +100,9 @@ export const groupStoreSuite = <E>(
             ])
           })
           const states = yield* store.topicsOf("billing")
-          expect(states.map(({ state, topic }) => [topic, state.floor, state.next, state.generation])).toEqual([
+          expect(
+            states.map(({ state, topic }) => [topic, state.floor, state.next, state.generation])
+          ).toEqual([
             ["orders.a", 5, 6, "g1"],
             ["orders.b", 0, 1, "g1"],
             ["orders.c", 7, 8, "g2"]
@@ -181,7 +183,11 @@ export const groupStoreSuite = <E>(
           const at = { group: "billing", topic: "orders.a" }
           yield* Effect.forEach(
             Array.from({ length: 100 }, (_, i) => i),
-            () => store.modify(at, (state) => [undefined, { ...state!, floor: state!.floor + 1, next: state!.next + 1 }]),
+            () =>
+              store.modify(at, (state) => [
+                undefined,
+                { ...state!, floor: state!.floor + 1, next: state!.next + 1 }
+              ]),
             { concurrency: "unbounded", discard: true }
           )
           expect((yield* store.read(at))!.floor).toBe(100)
@@ -192,7 +198,11 @@ export const groupStoreSuite = <E>(
           yield* register(store, "a", { positions: new Map([["t", 1]]) })
           yield* register(store, "b", { positions: new Map([["t", 2]]) })
           yield* store.modify({ group: "a", topic: "u" }, (state) => [0, state ?? Group.initial("g", 9)])
-          const floors = (yield* store.cursors("t")).map(({ group, state, topic }) => [group, topic, state.floor])
+          const floors = (yield* store.cursors("t")).map(({ group, state, topic }) => [
+            group,
+            topic,
+            state.floor
+          ])
           expect(floors).toEqual([
             ["a", "t", 1],
             ["b", "t", 2]

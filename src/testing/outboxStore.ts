@@ -139,7 +139,10 @@ export const outboxStoreSuite = <E>(
           yield* store.add({ topic: "a", id: "later", payload: 1 }, { notBefore: at })
           yield* add(store, "now")
           expect(idsOf(yield* claim(store))).toEqual(["now"])
-          expect((yield* store.list({ limit: 1 })).items[0]).toMatchObject({ state: "Pending", notBefore: at })
+          expect((yield* store.list({ limit: 1 })).items[0]).toMatchObject({
+            state: "Pending",
+            notBefore: at
+          })
           yield* advance(250)
           expect(idsOf(yield* claim(store))).toEqual(["later"])
         }))
@@ -249,7 +252,10 @@ export const outboxStoreSuite = <E>(
                 yield* Effect.yieldNow
               }
             })
-          yield* Effect.all(Array.from({ length: 8 }, (_, i) => worker(i)), { concurrency: "unbounded" })
+          yield* Effect.all(
+            Array.from({ length: 8 }, (_, i) => worker(i)),
+            { concurrency: "unbounded" }
+          )
           for (const key of keys) {
             expect(done.get(key)).toEqual(Array.from({ length: each }, (_, i) => `${key}${i}`))
           }
@@ -365,7 +371,10 @@ export const outboxStoreSuite = <E>(
             after = page.next
           } while (after !== undefined)
           expect(seen).toEqual(["1", "2", "3", "4", "5"])
-          expect((yield* store.list({ limit: 9, state: "Sent" })).items.map((item) => item.id)).toEqual(["1", "2"])
+          expect((yield* store.list({ limit: 9, state: "Sent" })).items.map((item) => item.id)).toEqual([
+            "1",
+            "2"
+          ])
         }))
 
       test("redrives dead records, those or all, with new attempts, and nothing else", (store) =>
@@ -374,7 +383,13 @@ export const outboxStoreSuite = <E>(
           const claims = yield* claim(store)
           yield* store.fail(retry(claims.slice(0, 2), undefined))
           const topic = "orders.created"
-          expect(yield* store.redrive([{ topic, id: "2" }, { topic, id: "3" }, { topic, id: "nothing" }])).toBe(1)
+          expect(
+            yield* store.redrive([
+              { topic, id: "2" },
+              { topic, id: "3" },
+              { topic, id: "nothing" }
+            ])
+          ).toBe(1)
           expect(yield* states(store)).toEqual({ "1": "Dead", "2": "Pending", "3": "Claimed" })
           expect(yield* store.redrive("all")).toBe(1)
           const again = yield* claim(store)

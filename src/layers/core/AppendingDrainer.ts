@@ -44,9 +44,13 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
 
   const deliver = (claims: ReadonlyArray<OutboxClaim>) =>
     Effect.gen(function* () {
-      const results = yield* appender.append(claims.map((claim) => claim.event)).pipe(
-        Effect.tapError(() => outbox.release(claims).pipe(Effect.retry({ times: 5, schedule: pauseAfterFailure })))
-      )
+      const results = yield* appender
+        .append(claims.map((claim) => claim.event))
+        .pipe(
+          Effect.tapError(() =>
+            outbox.release(claims).pipe(Effect.retry({ times: 5, schedule: pauseAfterFailure }))
+          )
+        )
       const sent: Array<OutboxClaim> = []
       const failed: Array<OutboxFailure> = []
       const untried: Array<OutboxClaim> = []
@@ -117,10 +121,10 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
     Stream.runForEach(() => Queue.offer(wakeUp, undefined)),
     Effect.forkScoped
   )
-  yield* Effect.andThen(
-    round,
-    Queue.take(wakeUp).pipe(Effect.timeoutOption(settings.intervalMs))
-  ).pipe(Effect.forever, Effect.forkScoped)
+  yield* Effect.andThen(round, Queue.take(wakeUp).pipe(Effect.timeoutOption(settings.intervalMs))).pipe(
+    Effect.forever,
+    Effect.forkScoped
+  )
   yield* outbox.purge({ olderThanMs: settings.keepSentMs }).pipe(
     Effect.catch((error) => Effect.logWarning("sent outbox records could not be purged", error)),
     Effect.andThen(Effect.sleep(purgeInterval)),

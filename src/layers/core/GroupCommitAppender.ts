@@ -107,6 +107,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
   const start = (): void => {
     if (running) return
     running = true
+    // oxlint-disable-next-line no-restricted-globals -- the end of this turn, and not a fiber's next one
     queueMicrotask(() => run(commit))
   }
 

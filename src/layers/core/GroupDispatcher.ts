@@ -116,7 +116,9 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
       if (history !== undefined && history !== current) {
         return yield* new UnrecoverablePosition({ reason: "it belongs to another history of the store" })
       }
-      const known = (yield* groupStore.list).some((one) => one.group === group && one.pattern === pattern.name)
+      const known = (yield* groupStore.list).some(
+        (one) => one.group === group && one.pattern === pattern.name
+      )
       const positions = known
         ? new Map<string, Position>()
         : yield* positionsOf(store, yield* headsOf(pattern), from, pattern)

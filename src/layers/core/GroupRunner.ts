@@ -76,7 +76,9 @@ interface AnswerCommand {
   readonly answer: Answer
   readonly done: (outcomes: ReadonlyArray<Group.Outcome> | StoreUnavailable) => void
   /** What is known of the deliveries, in the order of the ids; none: such an event is not in the topic. */
-  readonly deliveries: ReadonlyArray<{ readonly seq: number; readonly generation: string | undefined } | undefined>
+  readonly deliveries: ReadonlyArray<
+    { readonly seq: number; readonly generation: string | undefined } | undefined
+  >
 }
 
 interface Departure {
@@ -326,7 +328,14 @@ export class GroupRunner {
     let gap: Round["gap"]
 
     // Answers count before deadlines: they came in time, only the round was late.
-    state = applyAnswers(state, round.answers, round.randoms, limits, this.#group.options.ackTimeoutMs, outcomes)
+    state = applyAnswers(
+      state,
+      round.answers,
+      round.randoms,
+      limits,
+      this.#group.options.ackTimeoutMs,
+      outcomes
+    )
     state = Group.bury(state, round.buried)
     const beforeLapse = state
     for (const { graceful, member } of round.departures) {
@@ -395,7 +404,9 @@ export class GroupRunner {
     const work = this.#work(state, now)
     this.isStarved = work > 0 && shared.length === 0
     if (work === 0 || shared.length === 0) return allotments
-    const others = [...this.#group.runners.values()].filter((runner) => runner !== this && runner.isStarved).length
+    const others = [...this.#group.runners.values()].filter(
+      (runner) => runner !== this && runner.isStarved
+    ).length
     const each = Math.ceil(Math.min(work, roundLimit) / shared.length)
     const first = this.#turn++ % shared.length
     for (let i = 0; i < shared.length; i++) {
@@ -464,7 +475,8 @@ export class GroupRunner {
       error instanceof StoreUnavailable
         ? error
         : new StoreUnavailable({ operation: "GroupStore.modify", cause: exit.cause })
-    for (const { answer, done } of answers) done(isGone ? answer.ids.map(() => "stale" as const) : unavailable)
+    for (const { answer, done } of answers)
+      done(isGone ? answer.ids.map(() => "stale" as const) : unavailable)
     if (isGone) {
       for (const { done } of departures) done()
       for (const member of this.#group.members) {
@@ -735,7 +747,8 @@ const applyAnswers = (
     ...base,
     byMs: (answer as Extract<Answer, { readonly _tag: "Extend" }>).byMs ?? ackTimeoutMs
   }))
-  if (extensions.answers.length > 0) take(Group.extend(state, extensions.answers, limits.now), extensions.places)
+  if (extensions.answers.length > 0)
+    take(Group.extend(state, extensions.answers, limits.now), extensions.places)
   for (const [command, outcome] of results) outcomes.set(command, outcome)
   return state
 }

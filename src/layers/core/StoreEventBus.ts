@@ -118,7 +118,9 @@ const make = Effect.fnUntraced(function* (limits: Event.EventLimits = Settings.l
             }
           })
           // Handlers that are interrupted did not fail: their events go back without counting an attempt.
-          yield* Effect.addFinalizer(() => member.leave.pipe(Effect.timeoutOption(leaveTimeout), Effect.ignore))
+          yield* Effect.addFinalizer(() =>
+            member.leave.pipe(Effect.timeoutOption(leaveTimeout), Effect.ignore)
+          )
           const handle = Effect.flatMap(Queue.take(queue), (delivery) => {
             const event: Handled = { ...Event.decode(delivery.record), attempt: delivery.attempt }
             const parent = parentOf(event)
@@ -150,4 +152,5 @@ const make = Effect.fnUntraced(function* (limits: Event.EventLimits = Settings.l
 
 export const layer = (
   limits?: Event.EventLimits
-): Layer.Layer<EventBus, never, Appender | LiveFeed | GroupDelivery | Ids> => Layer.effect(EventBus, make(limits))
+): Layer.Layer<EventBus, never, Appender | LiveFeed | GroupDelivery | Ids> =>
+  Layer.effect(EventBus, make(limits))

@@ -36,7 +36,9 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     Effect.gen(function* () {
       const state = yield* groups.read({ group, topic })
       if (state !== undefined) return state
-      const takesIt = (yield* groups.list).some((one) => one.group === group && Topic.matches(one.pattern, topic))
+      const takesIt = (yield* groups.list).some(
+        (one) => one.group === group && Topic.matches(one.pattern, topic)
+      )
       return takesIt ? Group.initial("", 0) : yield* new GroupNotOnTopic({ group, topic })
     })
 
@@ -46,7 +48,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
         const { head } = yield* headOf(topic)
         const met = yield* groups.cursors(topic)
         const others = (yield* groups.list).filter(
-          ({ group, pattern }) => Topic.matches(pattern, topic) && !met.some((cursor) => cursor.group === group)
+          ({ group, pattern }) =>
+            Topic.matches(pattern, topic) && !met.some((cursor) => cursor.group === group)
         )
         const unmet = [...new Set(others.map(({ group }) => group))].map((group) => ({
           group,

@@ -22,7 +22,12 @@ const wrap = <A, E, R>(
   }).pipe(Effect.withSpan(operation))
 
 /** Every member that is an Effect, or answers one, in a span of its name, and timed. */
-const wrapAll = <S extends object>(name: string, service: S, recorder: metrics.Recorder, clock: Clock.Clock): S => {
+const wrapAll = <S extends object>(
+  name: string,
+  service: S,
+  recorder: metrics.Recorder,
+  clock: Clock.Clock
+): S => {
   const wrapped: Record<string, unknown> = {}
   for (const [member, value] of Object.entries(service) as ReadonlyArray<[string, unknown]>) {
     const operation = `${name}.${member}`

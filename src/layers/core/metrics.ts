@@ -4,9 +4,10 @@
  * No topic, user, group or connection is ever a label: their number has no bound, and every label value is a
  * time series. What depends on them is answered by the ops API.
  */
-import { Context, Effect, Metric } from "effect"
+import { type Context, Effect, Metric } from "effect"
 
-const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
+const counter = (name: string, description: string) =>
+  Metric.counter(name, { description, incremental: true })
 
 /** Seconds, from a tenth of a millisecond to ten seconds. */
 const durations = Metric.boundariesFromIterable([
@@ -20,7 +21,10 @@ export const duplicates = counter(
   "Events that the log held already, by their id."
 )
 
-export const notAppended = counter("event_hub_events_not_appended_total", "Events that the store did not take.")
+export const notAppended = counter(
+  "event_hub_events_not_appended_total",
+  "Events that the store did not take."
+)
 
 export const batchSize = Metric.histogram("event_hub_append_batch_events", {
   description: "Events that were committed together.",
@@ -32,7 +36,10 @@ export const liveDeliveries = counter(
   "Events handed to live subscribers on connections."
 )
 
-export const groupDeliveries = counter("event_hub_group_deliveries_total", "Events handed to members of groups.")
+export const groupDeliveries = counter(
+  "event_hub_group_deliveries_total",
+  "Events handed to members of groups."
+)
 
 export const groupRedeliveries = counter(
   "event_hub_group_redeliveries_total",
@@ -47,15 +54,27 @@ export const deadLetters = counter("event_hub_dead_letters_total", "Events that 
 
 export const outboxSent = counter("event_hub_outbox_sent_total", "Outbox records brought into the log.")
 
-export const outboxFailed = counter("event_hub_outbox_failed_total", "Attempts to drain an outbox record that failed.")
+export const outboxFailed = counter(
+  "event_hub_outbox_failed_total",
+  "Attempts to drain an outbox record that failed."
+)
 
-export const connectionsOpened = counter("event_hub_connections_opened_total", "Connections that were accepted.")
+export const connectionsOpened = counter(
+  "event_hub_connections_opened_total",
+  "Connections that were accepted."
+)
 
 /** By close code: a closed set of numbers. */
-export const connectionsClosed = counter("event_hub_connections_closed_total", "Connections that ended, by code.")
+export const connectionsClosed = counter(
+  "event_hub_connections_closed_total",
+  "Connections that ended, by code."
+)
 
 /** By error code: a closed set of names. */
-export const errorsSent = counter("event_hub_errors_total", "Requests that were answered by an error, by code.")
+export const errorsSent = counter(
+  "event_hub_errors_total",
+  "Requests that were answered by an error, by code."
+)
 
 /** By operation: the methods of the stores. */
 export const storeDuration = Metric.histogram("event_hub_store_operation_duration_seconds", {
@@ -81,7 +100,8 @@ const labelled = <A extends Metric.Metric<number, unknown>>() => {
     if (byLabels === undefined) made.set(metric, (byLabels = new Map()))
     const key = Object.values(labels).join(" ")
     let found = byLabels.get(key)
-    if (found === undefined) byLabels.set(key, (found = Metric.withAttributes(metric, labels) as unknown as A))
+    if (found === undefined)
+      byLabels.set(key, (found = Metric.withAttributes(metric, labels) as unknown as A))
     return found
   }
 }

@@ -60,7 +60,9 @@ export const authorization = Layer.effect(
       bearer: (effect, { credential }) => {
         const token = Redacted.value(credential)
         if (token === "") {
-          return Effect.fail(new Unauthorized({ detail: "a bearer token is missing from the Authorization header" }))
+          return Effect.fail(
+            new Unauthorized({ detail: "a bearer token is missing from the Authorization header" })
+          )
         }
         return Effect.flatMap(
           Effect.mapError(verify(token), (error) =>
@@ -89,7 +91,10 @@ export const reads = HttpApiBuilder.group(
       access.decide(claims, { action: "subscribe", topic, group })._tag === "Allowed"
 
     /** Whoever may not read a topic learns nothing of it, not even whether it exists. */
-    const permit = (topic: string, group?: string): Effect.Effect<void, BadRequest | Forbidden, CurrentClaims> =>
+    const permit = (
+      topic: string,
+      group?: string
+    ): Effect.Effect<void, BadRequest | Forbidden, CurrentClaims> =>
       Effect.gen(function* () {
         const claims = yield* CurrentClaims
         const parsed = Topic.parseTopic(topic)
@@ -100,7 +105,12 @@ export const reads = HttpApiBuilder.group(
         return yield* new Forbidden({ detail: `no right to subscribe '${topic}'` })
       })
 
-    const visibleTopics = (claims: Claims, pattern: Topic.Pattern, after: string | undefined, limit: number) =>
+    const visibleTopics = (
+      claims: Claims,
+      pattern: Topic.Pattern,
+      after: string | undefined,
+      limit: number
+    ) =>
       Effect.gen(function* () {
         const found: Array<TopicInfo> = []
         let next = after
@@ -171,8 +181,14 @@ const gauges = {
   connections: gauge("event_hub_connections", "Connections that are open."),
   outboxPending: gauge("event_hub_outbox_pending_records", "Outbox records that are neither sent nor dead."),
   outboxDead: gauge("event_hub_outbox_dead_records", "Outbox records that were given up."),
-  outboxAge: gauge("event_hub_outbox_oldest_age_seconds", "Age of the oldest outbox record that is not done."),
-  loopDelay: gauge("event_hub_event_loop_delay_seconds", "99th percentile of the event loop's delay since the last scrape."),
+  outboxAge: gauge(
+    "event_hub_outbox_oldest_age_seconds",
+    "Age of the oldest outbox record that is not done."
+  ),
+  loopDelay: gauge(
+    "event_hub_event_loop_delay_seconds",
+    "99th percentile of the event loop's delay since the last scrape."
+  ),
   memory: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
   start: gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")
 }
@@ -219,7 +235,9 @@ export const health = HttpApiBuilder.group(
               duration: "2 seconds",
               orElse: () => Effect.succeed({ name: "store", ok: false, detail: "it does not answer in time" })
             }),
-            problem === undefined ? { name: "outbox", ok: true } : { name: "outbox", ok: false, detail: problem }
+            problem === undefined
+              ? { name: "outbox", ok: true }
+              : { name: "outbox", ok: false, detail: problem }
           ]
           return { ready: checks.every(({ ok }) => ok), checks }
         }),

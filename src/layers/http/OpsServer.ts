@@ -2,7 +2,13 @@
 import { createServer } from "node:http"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Effect, Layer } from "effect"
-import { HttpRouter, HttpServer, type HttpServerError, type HttpServerRequest, HttpServerResponse } from "effect/http"
+import {
+  HttpRouter,
+  HttpServer,
+  type HttpServerError,
+  type HttpServerRequest,
+  HttpServerResponse
+} from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { AccessControl } from "../../services/AccessControl.ts"
 import type { EventStore } from "../../services/EventStore.ts"
@@ -63,7 +69,10 @@ const page = Layer.unwrap(
         if (found === undefined) return HttpServerResponse.empty({ status: 404 })
         const host = hostOf(request)
         return HttpServerResponse.text(
-          found.body.replace('name="event-hub-ws-port" content=""', `name="event-hub-ws-port" content="${port}"`),
+          found.body.replace(
+            'name="event-hub-ws-port" content=""',
+            `name="event-hub-ws-port" content="${port}"`
+          ),
           {
             contentType: found.contentType,
             headers: {
@@ -76,10 +85,12 @@ const page = Layer.unwrap(
       })
 
     const file = (request: HttpServerRequest.HttpServerRequest) =>
-      Effect.map(asset(new URL(request.url, "http://localhost").pathname.slice("/assets/".length)), (found) =>
-        found === undefined
-          ? HttpServerResponse.empty({ status: 404 })
-          : HttpServerResponse.text(found.body, { contentType: found.contentType })
+      Effect.map(
+        asset(new URL(request.url, "http://localhost").pathname.slice("/assets/".length)),
+        (found) =>
+          found === undefined
+            ? HttpServerResponse.empty({ status: 404 })
+            : HttpServerResponse.text(found.body, { contentType: found.contentType })
       )
 
     return Layer.mergeAll(HttpRouter.add("GET", "/", index), HttpRouter.add("GET", "/assets/*", file))

@@ -8,12 +8,16 @@ import { Clock, Effect, Layer, Result } from "effect"
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify, type JWTVerifyOptions } from "jose"
 import { type Claims, parseClaims } from "../../domain/Claims.ts"
 import * as Settings from "../../domain/Settings.ts"
-import { TokenExpired, TokenInvalid, TokenVerifier, VerifierUnavailable } from "../../services/TokenVerifier.ts"
+import {
+  TokenExpired,
+  TokenInvalid,
+  TokenVerifier,
+  VerifierUnavailable
+} from "../../services/TokenVerifier.ts"
 
 export interface Options {
   readonly keys:
-    | { readonly _tag: "Secret"; readonly secret: Uint8Array }
-    | { readonly _tag: "Jwks"; readonly url: URL }
+    { readonly _tag: "Secret"; readonly secret: Uint8Array } | { readonly _tag: "Jwks"; readonly url: URL }
   readonly audience?: string | undefined
   readonly issuer?: string | undefined
   readonly clockToleranceMs?: number
@@ -23,17 +27,35 @@ export interface Options {
 const maxTokenLength = 16 * 1024
 
 /** Signatures by a private key: whoever only has the public one cannot make a token (RFC 8725, section 3.1). */
-const asymmetric = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
+const asymmetric = [
+  "RS256",
+  "RS384",
+  "RS512",
+  "PS256",
+  "PS384",
+  "PS512",
+  "ES256",
+  "ES384",
+  "ES512",
+  "EdDSA",
+  "Ed25519"
+]
 
 type Refused = TokenInvalid | TokenExpired | VerifierUnavailable
 
 const refusalOf = (error: unknown): Refused => {
   if (error instanceof errors.JWTExpired) return new TokenExpired({ reason: "it has expired" })
-  if (error instanceof errors.JWTClaimValidationFailed && error.claim === "nbf" && error.reason === "check_failed") {
+  if (
+    error instanceof errors.JWTClaimValidationFailed &&
+    error.claim === "nbf" &&
+    error.reason === "check_failed"
+  ) {
     return new TokenExpired({ reason: "it is not valid yet" })
   }
-  if (error instanceof errors.JWKSTimeout) return new VerifierUnavailable({ reason: "the JWKS endpoint is too slow" })
-  if (error instanceof errors.JWKSNoMatchingKey) return new TokenInvalid({ reason: "no key of the issuer fits it" })
+  if (error instanceof errors.JWKSTimeout)
+    return new VerifierUnavailable({ reason: "the JWKS endpoint is too slow" })
+  if (error instanceof errors.JWKSNoMatchingKey)
+    return new TokenInvalid({ reason: "no key of the issuer fits it" })
   if (error instanceof errors.JWKSInvalid) {
     return new VerifierUnavailable({ reason: "the JWKS endpoint answers something else than keys" })
   }
@@ -43,7 +65,8 @@ const refusalOf = (error: unknown): Refused => {
   if (error instanceof errors.JWSSignatureVerificationFailed) {
     return new TokenInvalid({ reason: "its signature is wrong" })
   }
-  if (error instanceof errors.JOSEAlgNotAllowed) return new TokenInvalid({ reason: "its algorithm is not allowed" })
+  if (error instanceof errors.JOSEAlgNotAllowed)
+    return new TokenInvalid({ reason: "its algorithm is not allowed" })
   // What jose says of a JWKS answer that is not 200 or no JSON, and what fetch says of a network that fails.
   if (error instanceof errors.JOSEError && error.code === "ERR_JOSE_GENERIC") {
     return new VerifierUnavailable({ reason: "the JWKS endpoint does not answer" })
@@ -92,4 +115,5 @@ const make = Effect.fnUntraced(function* (options: Options) {
   })
 })
 
-export const layer = (options: Options): Layer.Layer<TokenVerifier> => Layer.effect(TokenVerifier, make(options))
+export const layer = (options: Options): Layer.Layer<TokenVerifier> =>
+  Layer.effect(TokenVerifier, make(options))

@@ -23,5 +23,7 @@ export const mintToken = (mint: Mint): Effect.Effect<string> =>
       ...(mint.audience === undefined ? {} : { aud: mint.audience }),
       ...(mint.issuer === undefined ? {} : { iss: mint.issuer })
     }
-    return Effect.promise(() => new SignJWT(payload).setProtectedHeader({ alg: "HS256", typ: "JWT" }).sign(mint.secret))
+    return Effect.promise(() =>
+      new SignJWT(payload).setProtectedHeader({ alg: "HS256", typ: "JWT" }).sign(mint.secret)
+    )
   })

@@ -135,7 +135,9 @@ export const make = Effect.fnUntraced(function* (options: Partial<Options> = {})
     topics: ({ after, limit, pattern }) =>
       Effect.sync(() => {
         const found = [...logs.values()]
-          .filter((log) => Topic.matches(pattern, log.topic) && (after === undefined || log.topic.name > after))
+          .filter(
+            (log) => Topic.matches(pattern, log.topic) && (after === undefined || log.topic.name > after)
+          )
           .sort((a, b) => byName(a.topic.name, b.topic.name))
         const items = found.slice(0, limit).map(infoOf)
         return { items, next: found.length > limit ? items.at(-1)?.topic : undefined }

@@ -106,7 +106,12 @@ export const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.
         if (Result.isSuccess(blocked)) row.record = blocked.success
         continue
       }
-      const claimed = Outbox.claimResult(row.record, { token, now, worker: claim.worker, leaseMs: claim.leaseMs })
+      const claimed = Outbox.claimResult(row.record, {
+        token,
+        now,
+        worker: claim.worker,
+        leaseMs: claim.leaseMs
+      })
       if (Result.isFailure(claimed)) {
         if (line !== undefined) taken.add(line)
         continue

@@ -54,7 +54,10 @@ export class SqliteDatabase extends Context.Service<
     readonly path: string
     readonly history: string
     /** Statements on a connection that only reads. */
-    readonly read: <A>(operation: string, f: (statements: Statements) => A) => Effect.Effect<A, StoreUnavailable>
+    readonly read: <A>(
+      operation: string,
+      f: (statements: Statements) => A
+    ) => Effect.Effect<A, StoreUnavailable>
     /**
      * Runs one command of the writer. When it succeeds, it is durable. Interruption does not call it back.
      */
@@ -164,7 +167,10 @@ const inlineEngine = (path: string, busyTimeoutMs: number): Effect.Effect<Engine
   )
 
 /** `.ts` where Node runs the sources, `.js` in a built package. */
-const threadFile = new URL(import.meta.url.endsWith(".ts") ? "./writerThread.ts" : "./writerThread.js", import.meta.url)
+const threadFile = new URL(
+  import.meta.url.endsWith(".ts") ? "./writerThread.ts" : "./writerThread.js",
+  import.meta.url
+)
 
 const threadEngine = (
   path: string,
@@ -176,9 +182,7 @@ const threadEngine = (
       Effect.callback<Worker, CannotOpen>((resume) => {
         const started = new Worker(threadFile, { workerData: { path, busyTimeoutMs } })
         started.once("message", () => resume(Effect.succeed(started)))
-        started.once("error", (error) =>
-          resume(Effect.fail(new CannotOpen({ path, reason: String(error) })))
-        )
+        started.once("error", (error) => resume(Effect.fail(new CannotOpen({ path, reason: String(error) }))))
       }),
       (worker) =>
         Effect.callback<void>((resume) => {
@@ -252,7 +256,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
       batch.map((pending) => pending.call),
       (result) => {
         running = false
-        if (result._tag === "Broken") onBroken(`'${path}' cannot be written any more: ${result.failure.message}`)
+        if (result._tag === "Broken")
+          onBroken(`'${path}' cannot be written any more: ${result.failure.message}`)
         // The next batch goes first: the writer works while these results are taken.
         next()
         batch.forEach((pending, i) => pending.done(result, i))

@@ -89,7 +89,12 @@ const namesChunk = 1_000
 
 const readAfter = (
   statements: Statements,
-  range: { readonly topic: string; readonly after: number; readonly limit: number; readonly maxBytes?: number }
+  range: {
+    readonly topic: string
+    readonly after: number
+    readonly limit: number
+    readonly maxBytes?: number
+  }
 ): ReadonlyArray<StoredRecord> => {
   const topic = statements.get<TopicRow>("topic", range.topic)
   if (topic === undefined) return []
@@ -158,7 +163,8 @@ const make = Effect.fnUntraced(function* (options: Partial<Options> = {}) {
         for (;;) {
           const rows = statements.all<TopicRow>("topicsAfter", name, to, namesChunk)
           for (const row of rows) {
-            if (!Topic.matches(pattern, { _tag: "Topic", name: row.name, segments: row.name.split(".") })) continue
+            if (!Topic.matches(pattern, { _tag: "Topic", name: row.name, segments: row.name.split(".") }))
+              continue
             if (items.length === limit) return { items, next: items.at(-1)?.topic }
             items.push(infoOf(row))
           }

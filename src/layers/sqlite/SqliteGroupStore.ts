@@ -89,7 +89,8 @@ const make = Effect.gen(function* () {
         const key = keyOf(at)
         for (;;) {
           const before =
-            cached.get(key) ?? (yield* db.read("GroupStore.modify", (statements) => load(statements, at.group, at.topic)))
+            cached.get(key) ??
+            (yield* db.read("GroupStore.modify", (statements) => load(statements, at.group, at.topic)))
           const [answer, state] = f(before?.state, clock.currentTimeMillisUnsafe())
           if (before !== undefined && state === before.state) return answer
           const revision = before?.revision ?? 0
@@ -103,8 +104,7 @@ const make = Effect.gen(function* () {
         }
       }),
 
-    read: (at) =>
-      db.read("GroupStore.read", (statements) => load(statements, at.group, at.topic)?.state),
+    read: (at) => db.read("GroupStore.read", (statements) => load(statements, at.group, at.topic)?.state),
 
     cursors: (topic) =>
       db.read("GroupStore.cursors", (statements) =>

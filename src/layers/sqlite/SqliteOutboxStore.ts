@@ -110,10 +110,14 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits)
       ),
 
     release: (claims) =>
-      Effect.map(db.write("outbox", "release", { claims: claims.map(refOf) }), (lost) => settled(claims, lost)),
+      Effect.map(db.write("outbox", "release", { claims: claims.map(refOf) }), (lost) =>
+        settled(claims, lost)
+      ),
 
     requeueExpired: ({ maxAttempts }) =>
-      Effect.suspend(() => db.write("outbox", "requeueExpired", { maxAttempts, error: leaseExpired, now: now() })),
+      Effect.suspend(() =>
+        db.write("outbox", "requeueExpired", { maxAttempts, error: leaseExpired, now: now() })
+      ),
 
     // Counting reads an index from end to end: that is the writer's thread's work, and not this one's.
     stats: db.write("outbox", "stats", undefined),
@@ -130,7 +134,10 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits)
       Effect.gen(function* () {
         let purged = 0
         for (;;) {
-          const some = yield* db.write("outbox", "purge", { sentBefore: now() - olderThanMs, limit: purgeChunk })
+          const some = yield* db.write("outbox", "purge", {
+            sentBefore: now() - olderThanMs,
+            limit: purgeChunk
+          })
           purged += some
           if (some < purgeChunk) return purged
         }

@@ -37,8 +37,7 @@ export interface WriterFailure {
 }
 
 export type CallResult =
-  | { readonly ok: true; readonly value: unknown }
-  | { readonly ok: false; readonly failure: WriterFailure }
+  { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly failure: WriterFailure }
 
 export type BatchResult =
   /** Committed, and durable. */
@@ -76,7 +75,9 @@ export const openWriter = (options: WriterOptions): Writer => {
   db.exec(`${connectionPragmas}; PRAGMA cache_size = -16000`)
   const { commands, forget } = makeCommands(prepare(db))
   const find = ([area, command]: Call): ((args: unknown) => unknown) => {
-    const found = (commands as unknown as Record<string, Record<string, (args: unknown) => unknown>>)[area]?.[command]
+    const found = (commands as unknown as Record<string, Record<string, (args: unknown) => unknown>>)[area]?.[
+      command
+    ]
     if (found === undefined) throw new Error(`no command ${area}.${command}`)
     return found
   }

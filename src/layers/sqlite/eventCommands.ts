@@ -77,7 +77,11 @@ export const eventCommands = (statements: Statements) => {
         grown.add(state)
         return { _tag: "Appended", topic, id, seq: state.head, storedAt: state.storedAt, duplicate: false }
       }
-      const first = statements.get<{ readonly seq: number; readonly stored_at: number }>("eventById", state.id, id)!
+      const first = statements.get<{ readonly seq: number; readonly stored_at: number }>(
+        "eventById",
+        state.id,
+        id
+      )!
       return { _tag: "Appended", topic, id, seq: first.seq, storedAt: first.stored_at, duplicate: true }
     })
     for (const state of grown) statements.run("growTopic", state.head, state.storedAt, state.id)

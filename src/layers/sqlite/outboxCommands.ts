@@ -270,7 +270,16 @@ export const outboxCommands = (statements: Statements) => {
             })
       for (const position of positions) {
         const row = statements.get<ListRow>("takeRecord", position)!
-        statements.run("redriveRecord", row.topic, row.id, row.key, row.tombstone, row.body, args.now, row.last_error)
+        statements.run(
+          "redriveRecord",
+          row.topic,
+          row.id,
+          row.key,
+          row.tombstone,
+          row.body,
+          args.now,
+          row.last_error
+        )
       }
       return positions.length
     },

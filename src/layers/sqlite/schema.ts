@@ -134,7 +134,9 @@ export const migrate = (db: DatabaseSync, history: string): void => {
     check(db)
     const from = versionOf(db)
     if (from === 0) {
-      db.exec("CREATE TABLE hub_meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
+      db.exec(
+        "CREATE TABLE hub_meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID"
+      )
       db.prepare("INSERT INTO hub_meta (name, value) VALUES ('history', ?)").run(history)
     }
     for (const migration of migrations) if (migration.version > from) db.exec(migration.sql)

@@ -19,14 +19,16 @@ const held = "topic = ? AND id = ? AND state = 'claimed' AND token = ?"
 export const sql = {
   // meta
   meta: "SELECT value FROM hub_meta WHERE name = ?",
-  setMeta: "INSERT INTO hub_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+  setMeta:
+    "INSERT INTO hub_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 
   // topics
   topic: "SELECT id, name, head, floor, stored_at FROM topics WHERE name = ?",
   addTopic: "INSERT INTO topics (name, head, floor, stored_at) VALUES (?, ?, ?, 0) RETURNING id",
   growTopic: "UPDATE topics SET head = ?, stored_at = ? WHERE id = ?",
   setFloor: "UPDATE topics SET floor = ? WHERE id = ?",
-  topicsAfter: "SELECT name, head, floor, stored_at FROM topics WHERE name > ? AND name < ? ORDER BY name LIMIT ?",
+  topicsAfter:
+    "SELECT name, head, floor, stored_at FROM topics WHERE name > ? AND name < ? ORDER BY name LIMIT ?",
 
   // events
   addEvent:
@@ -57,13 +59,16 @@ export const sql = {
 
   // groups
   registrations: "SELECT name, pattern, options, registered_at, history FROM groups ORDER BY name, pattern",
-  registrationsOf: "SELECT pattern, options, registered_at, history FROM groups WHERE name = ? ORDER BY pattern",
-  addRegistration: "INSERT INTO groups (name, pattern, options, registered_at, history) VALUES (?, ?, ?, ?, ?)",
+  registrationsOf:
+    "SELECT pattern, options, registered_at, history FROM groups WHERE name = ? ORDER BY pattern",
+  addRegistration:
+    "INSERT INTO groups (name, pattern, options, registered_at, history) VALUES (?, ?, ?, ?, ?)",
   removeRegistrations: "DELETE FROM groups WHERE name = ?",
   isRegistered: "SELECT 1 FROM groups WHERE name = ? LIMIT 1",
   addState:
     "INSERT INTO group_states (group_name, topic, revision, state) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING",
-  setState: "UPDATE group_states SET revision = revision + 1, state = ? WHERE group_name = ? AND topic = ? AND revision = ?",
+  setState:
+    "UPDATE group_states SET revision = revision + 1, state = ? WHERE group_name = ? AND topic = ? AND revision = ?",
   state: "SELECT revision, state FROM group_states WHERE group_name = ? AND topic = ?",
   statesOfTopic: "SELECT group_name, state FROM group_states WHERE topic = ? ORDER BY group_name",
   statesOfGroup: "SELECT topic, state FROM group_states WHERE group_name = ? ORDER BY topic",
@@ -72,7 +77,8 @@ export const sql = {
   // outbox
   addRecord:
     "INSERT INTO outbox (topic, id, key, tombstone, body, added_at, state, not_before) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, id) DO NOTHING",
-  wakeDue: "UPDATE outbox SET state = 'pending', not_before = NULL WHERE state = 'waiting' AND not_before <= ?",
+  wakeDue:
+    "UPDATE outbox SET state = 'pending', not_before = NULL WHERE state = 'waiting' AND not_before <= ?",
   anyPending: "SELECT 1 FROM outbox WHERE state = 'pending' LIMIT 1",
   pendingAfter:
     "SELECT position, topic, id, key, tombstone, body, attempts FROM outbox WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",

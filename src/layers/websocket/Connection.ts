@@ -11,7 +11,16 @@ import type { Claims } from "../../domain/Claims.ts"
 import * as Session from "../../domain/Session.ts"
 import { CloseCode, type ErrorCode } from "../../protocol/Codes.ts"
 import { decodeFrame } from "../../protocol/Decode.ts"
-import type { Ack, EndReason, Extend, Gap, Nack, Ref, Subscribe, Unsubscribe } from "../../protocol/Messages.ts"
+import type {
+  Ack,
+  EndReason,
+  Extend,
+  Gap,
+  Nack,
+  Ref,
+  Subscribe,
+  Unsubscribe
+} from "../../protocol/Messages.ts"
 import type { AccessControl } from "../../services/AccessControl.ts"
 import type { AppendOutcome, Appender } from "../../services/Appender.ts"
 import type { ConnectionInfo } from "../../services/Gateway.ts"
@@ -316,7 +325,10 @@ export class Connection {
     return this.#context.access.decide(claims, { action: "subscribe", topic, group })._tag === "Allowed"
   }
 
-  #sendGap(running: Running, gap: { readonly topic: string; readonly from: number; readonly to: number }): void {
+  #sendGap(
+    running: Running,
+    gap: { readonly topic: string; readonly from: number; readonly to: number }
+  ): void {
     const { group, pattern } = running.subscription
     if (running.isClosed || !this.#mayHave(gap.topic, group)) return
     const message: Gap = {
@@ -390,7 +402,10 @@ export class Connection {
     return denied
   }
 
-  #join(running: Running, { group = "", opts, ref, topic }: Subscribe): Effect.Effect<void, never, Scope.Scope> {
+  #join(
+    running: Running,
+    { group = "", opts, ref, topic }: Subscribe
+  ): Effect.Effect<void, never, Scope.Scope> {
     const { pattern } = running.subscription
     return this.#context.groups
       .join({
@@ -469,7 +484,8 @@ export class Connection {
     }
     const shares = new Map<Member, Array<string>>()
     for (const id of ids) {
-      const owner = members.length === 1 ? first : (members.find((member) => member.holds(topic, id)) ?? first)
+      const owner =
+        members.length === 1 ? first : (members.find((member) => member.holds(topic, id)) ?? first)
       const share = shares.get(owner)
       if (share === undefined) shares.set(owner, [id])
       else share.push(id)

@@ -168,7 +168,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
     Stream.runForEach(() =>
       Effect.sync(() => {
         for (const connection of connections) {
-          if (connection.claims !== undefined && revocations.isRevoked(connection.claims)) connection.revoked()
+          if (connection.claims !== undefined && revocations.isRevoked(connection.claims))
+            connection.revoked()
         }
       })
     ),
@@ -224,12 +225,5 @@ export const layer = (
 ): Layer.Layer<
   Gateway,
   CannotListen | StoreUnavailable,
-  | AccessControl
-  | Appender
-  | GroupDelivery
-  | Ids
-  | LiveFeed
-  | RateLimiter
-  | Revocations
-  | TokenVerifier
+  AccessControl | Appender | GroupDelivery | Ids | LiveFeed | RateLimiter | Revocations | TokenVerifier
 > => Layer.effect(Gateway, make(options))

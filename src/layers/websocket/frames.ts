@@ -32,7 +32,8 @@ export const textFrame = (text: string): Buffer => {
 export const liveMessages = ({ pattern, records }: LiveBatch): ReadonlyArray<string> => {
   const sub = JSON.stringify(pattern.name)
   return records.map(
-    (record) => `{"op":"EVENT","sub":${sub},"topic":${JSON.stringify(record.topic)},"event":${toJson(record)}}`
+    (record) =>
+      `{"op":"EVENT","sub":${sub},"topic":${JSON.stringify(record.topic)},"event":${toJson(record)}}`
   )
 }
 

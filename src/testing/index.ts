@@ -1,0 +1,4 @@
+/** The contract suites: what every store must hold, whatever it is made of. They need vitest and @effect/vitest. */
+export * as eventStore from "./eventStore.ts"
+export * as groupStore from "./groupStore.ts"
+export * as outboxStore from "./outboxStore.ts"
