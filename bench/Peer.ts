@@ -1,0 +1,95 @@
+/** What a benchmark does, in terms that every system can do: the same work for ours and for its peers. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { mkdtemp, rm } from "node:fs/promises"
+import { createServer, type AddressInfo, connect } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+/** Durable work: a publisher that is answered when the event is durable, a consumer that acknowledges each. */
+export interface DurableSession {
+  readonly publish: () => Promise<unknown>
+  /** Calls back when an acknowledgement was sent (ours: answered) for an event. */
+  readonly consume: (onAcked: () => void) => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+/** Fan-out: one publisher, many subscribers of one topic, each on a connection of its own. */
+export interface FanoutSession {
+  /** Events for every subscriber; not answered. */
+  readonly publish: (count: number) => void
+  readonly subscribe: (onEvents: (count: number) => void) => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+export interface Peer<Session> {
+  readonly name: string
+  /** Why it cannot take part here. */
+  readonly missing: () => string | undefined
+  readonly start: () => Promise<Session>
+}
+
+/** 200 bytes of JSON, parsed by consumers as they would. */
+export const payload = { type: "order.created", payload: { n: 1, note: "x".repeat(148) } }
+export const body = JSON.stringify(payload)
+
+export const has = (command: string): boolean => spawnSync("which", [command]).status === 0
+
+export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+export const freePort = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once("error", reject)
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as AddressInfo
+      server.close(() => resolve(port))
+    })
+  })
+
+export interface Broker {
+  readonly directory: string
+  readonly process: ChildProcess
+  readonly stop: () => Promise<void>
+}
+
+/** A server in a process and a directory of its own, which both go away with it. */
+export const startBroker = async (
+  command: string,
+  args: (directory: string) => ReadonlyArray<string>,
+  env: (directory: string) => Readonly<Record<string, string>> = () => ({})
+): Promise<Broker> => {
+  const directory = await mkdtemp(join(tmpdir(), "event-hub-bench-"))
+  const child = spawn(command, args(directory), {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, ...env(directory) }
+  })
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()))
+  const kill = () => child.kill("SIGKILL")
+  process.once("exit", kill)
+  return {
+    directory,
+    process: child,
+    stop: async () => {
+      child.kill("SIGTERM")
+      const timer = setTimeout(kill, 6_000)
+      await exited
+      clearTimeout(timer)
+      process.off("exit", kill)
+      await rm(directory, { recursive: true, force: true })
+    }
+  }
+}
+
+/** Waits until something listens on the port. */
+export const listening = async (port: number): Promise<void> => {
+  for (let i = 0; i < 200; i++) {
+    const open = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, "127.0.0.1")
+      socket.once("connect", () => resolve(true)).once("error", () => resolve(false))
+      socket.once("connect", () => socket.destroy())
+    })
+    if (open) return
+    await sleep(25)
+  }
+  throw new Error(`nothing listens on port ${port}`)
+}

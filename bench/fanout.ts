@@ -1,0 +1,71 @@
+/** Fan-out: one publisher, many subscribers, each on a WebSocket of its own, each parsing what it gets. */
+import { fanout as eventHub } from "./peers/eventHub.ts"
+import { natsFanout } from "./peers/nats.ts"
+import { plainWs, socketIo } from "./peers/plain.ts"
+import { type FanoutSession, type Peer, sleep } from "./Peer.ts"
+import type { Row, Scenario } from "./main.ts"
+
+/** Deliveries that may be under way, so that brokers measure how fast they are and not how much they buffer. */
+const maxUnderWay = 20_000
+const chunk = 10
+
+const measure = async (
+  peer: Peer<FanoutSession>,
+  events: number,
+  subscribers: number
+): Promise<Row["figures"]> => {
+  const session = await peer.start()
+  try {
+    const wanted = events * subscribers
+    let delivered = 0
+    let wake = () => {}
+    for (let i = 0; i < subscribers; i++) {
+      await session.subscribe((count) => {
+        delivered += count
+        wake()
+      })
+    }
+    await sleep(300)
+    const until = async (isDone: () => boolean) => {
+      const deadline = performance.now() + 60_000
+      while (!isDone()) {
+        if (performance.now() > deadline) throw new Error(`${delivered} of ${wanted} deliveries came`)
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, 1_000)
+          wake = () => {
+            if (!isDone()) return
+            clearTimeout(timer)
+            resolve()
+          }
+        })
+      }
+    }
+    const begin = performance.now()
+    for (let sent = 0; sent < events;) {
+      const count = Math.min(chunk, events - sent)
+      session.publish(count)
+      sent += count
+      if (sent * subscribers - delivered > maxUnderWay) {
+        await until(() => sent * subscribers - delivered <= maxUnderWay)
+      }
+    }
+    await until(() => delivered >= wanted)
+    return { "deliveries/s": wanted / ((performance.now() - begin) / 1000) }
+  } finally {
+    await session.close()
+  }
+}
+
+export const fanout: Scenario = {
+  name: "fanout",
+  title: ({ events, subscribers }) =>
+    `${events} events of 200 bytes to ${subscribers} WebSocket subscribers, parsed`,
+  defaults: { events: 3_000, inFlight: 0, subscribers: 200 },
+  unit: "deliveries/s",
+  runs: ({ events, subscribers }) =>
+    [eventHub, natsFanout, plainWs, socketIo].map((peer) => ({
+      name: peer.name,
+      missing: peer.missing,
+      run: () => measure(peer, events, subscribers)
+    }))
+}

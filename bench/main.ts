@@ -1,0 +1,142 @@
+/**
+ * `npm run bench -- <scenario>`: ours and its peers on the same work, in turns, in one run.
+ *
+ * Prints the median of each figure and the ratio to ours, and writes all of it to bench/results/<scenario>.json.
+ */
+import { mkdirSync, writeFileSync } from "node:fs"
+import { cpus } from "node:os"
+import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
+
+export interface Sizes {
+  readonly events: number
+  readonly inFlight: number
+  readonly subscribers: number
+}
+
+export interface Row {
+  readonly name: string
+  readonly figures: Readonly<Record<string, number>>
+}
+
+export interface Scenario {
+  readonly name: string
+  readonly title: (sizes: Sizes) => string
+  readonly defaults: Sizes
+  /** The figure that ratios are made of. */
+  readonly unit: string
+  /** Ours first. */
+  readonly runs: (sizes: Sizes) => ReadonlyArray<{
+    readonly name: string
+    readonly missing: () => string | undefined
+    readonly run: () => Promise<Row["figures"]>
+  }>
+}
+
+const fail = (message: string): never => {
+  process.stderr.write(`${message}\n`)
+  process.exit(1)
+}
+
+const loadScenario = async (name: string | undefined): Promise<Scenario> => {
+  try {
+    if (name === "durable") return (await import("./durable.ts")).durable
+    if (name === "fanout") return (await import("./fanout.ts")).fanout
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND") {
+      return fail(`The peers' clients are not installed; run: npm ci --prefix bench\n(${error.message})`)
+    }
+    throw error
+  }
+  return fail(
+    "usage: npm run bench -- durable|fanout [--events n] [--in-flight n] [--subscribers n] [--rounds n] [--only name]"
+  )
+}
+
+const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN
+
+const shown = (n: number): string => (n >= 100 ? Math.round(n).toLocaleString("en") : n.toFixed(1))
+
+const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
+  return rows
+    .map((row) =>
+      row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ")
+    )
+    .join("\n")
+}
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: {
+    events: { type: "string" },
+    "in-flight": { type: "string" },
+    subscribers: { type: "string" },
+    rounds: { type: "string", default: "3" },
+    only: { type: "string", multiple: true }
+  }
+})
+const scenario = await loadScenario(positionals[0])
+const count = (text: string | undefined, fallback: number): number => {
+  const n = Number(text ?? fallback)
+  return Number.isInteger(n) && n >= 0 ? n : fail(`'${text}' is no whole number`)
+}
+const sizes: Sizes = {
+  events: count(values.events, scenario.defaults.events),
+  inFlight: count(values["in-flight"], scenario.defaults.inFlight),
+  subscribers: count(values.subscribers, scenario.defaults.subscribers)
+}
+const rounds = count(values.rounds, 3)
+const title = scenario.title(sizes)
+process.stdout.write(
+  `${scenario.name}: ${title}\n${cpus().length} × ${cpus()[0]?.model ?? "CPU"}, Node ${process.version}, ${rounds} rounds\n\n`
+)
+
+const taking = scenario.runs(sizes).filter(({ missing, name }) => {
+  if (
+    values.only !== undefined &&
+    !values.only.some((part) => name.toLowerCase().includes(part.toLowerCase()))
+  )
+    return false
+  const reason = missing()
+  if (reason !== undefined) process.stdout.write(`left out: ${name}: ${reason}\n`)
+  return reason === undefined
+})
+const measured = new Map<string, Array<Row["figures"]>>(taking.map(({ name }) => [name, []]))
+for (let round = 1; round <= rounds; round++) {
+  for (const { name, run } of taking) {
+    const figures = await run()
+    measured.get(name)!.push(figures)
+    process.stdout.write(`round ${round}  ${name}: ${shown(figures[scenario.unit]!)} ${scenario.unit}\n`)
+  }
+}
+
+const rows = Array.from(measured, ([name, all]): Row => ({
+  name,
+  figures: Object.fromEntries(
+    Object.keys(all[0] ?? {}).map((figure) => [figure, median(all.map((one) => one[figure]!))])
+  )
+}))
+const ours = rows[0]?.figures[scenario.unit] ?? NaN
+const columns = Object.keys(rows[0]?.figures ?? {})
+process.stdout.write(
+  `\n${table([
+    ["median", ...columns, "ours is"],
+    ...rows.map(({ figures, name }) => [
+      name,
+      ...columns.map((column) => shown(figures[column]!)),
+      `${(ours / figures[scenario.unit]!).toFixed(2)} ×`
+    ])
+  ])}\n`
+)
+
+const directory = fileURLToPath(new URL("results/", import.meta.url))
+mkdirSync(directory, { recursive: true })
+const file = `${directory}${scenario.name}.json`
+writeFileSync(
+  file,
+  `${JSON.stringify({ scenario: scenario.name, title, sizes, rounds, node: process.version, cpus: cpus().length, at: new Date().toISOString(), rows, all: Object.fromEntries(measured) }, null, 2)}\n`
+)
+process.stdout.write(`\nbench/results/${scenario.name}.json has every round.\n`)
+process.exit(0)
