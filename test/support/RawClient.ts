@@ -28,6 +28,8 @@ export class RawClient {
   readonly frames: Array<unknown> = []
   readonly socket: WebSocket
   readonly closed: Promise<Closed>
+  /** Called with the messages of each frame, for clients that react at once. */
+  onFrame: (messages: ReadonlyArray<Message>) => void = () => {}
   #next = 0
   #wake: () => void = () => {}
 
@@ -36,7 +38,9 @@ export class RawClient {
     socket.on("message", (data: Buffer) => {
       const frame: unknown = JSON.parse(data.toString())
       this.frames.push(frame)
-      this.messages.push(...messagesOf(frame))
+      const messages = messagesOf(frame)
+      this.messages.push(...messages)
+      if (socket.readyState === WebSocket.OPEN) this.onFrame(messages)
       this.#wake()
     })
     this.closed = new Promise((resolve) => {

@@ -5,9 +5,10 @@
  * Writing waits for the disk, and for applications that write to the same file. The writer is therefore a
  * thread; reads are index look-ups and stay here. docs/decisions has the measurements.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readSync } from "node:fs"
+import { closeSync, existsSync, mkdirSync, openSync, readSync, statSync } from "node:fs"
 import { dirname, resolve } from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import { pathToFileURL } from "node:url"
 import { Worker } from "node:worker_threads"
 import { Context, Effect, Layer, Schema, type Scope } from "effect"
 import { Ids } from "../../services/Ids.ts"
@@ -109,10 +110,22 @@ const looksLikeDatabase = (path: string): boolean => {
   }
 }
 
+/**
+ * A look at a file that leaves no trace. Without a log of writes nobody has it open, so it can be read as if it
+ * could not change (https://sqlite.org/uri.html#uriimmutable); with one, SQLite itself has to put both together.
+ */
+const openToLook = (path: string): DatabaseSync => {
+  const hasLog = (statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0) > 0
+  if (hasLog) return new DatabaseSync(path, { readOnly: true })
+  const url = pathToFileURL(path)
+  url.searchParams.set("immutable", "1")
+  return new DatabaseSync(url, { readOnly: true })
+}
+
 const inspect = (path: string): void => {
   if (!existsSync(path)) return
   if (!looksLikeDatabase(path)) throw new SchemaProblem("it is not an SQLite database")
-  const db = new DatabaseSync(path, { readOnly: true })
+  const db = openToLook(path)
   try {
     check(db)
   } finally {
