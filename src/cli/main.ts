@@ -2,7 +2,7 @@
 /** The `event-hub` command. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect } from "effect"
-import { Command } from "effect/cli"
+import { CliError, Command } from "effect/cli"
 import { runProcess } from "../hub/process.ts"
 import { serve } from "../hub/serve.ts"
 import packageJson from "../../package.json" with { type: "json" }
@@ -24,4 +24,11 @@ const eventHub = Command.make("event-hub").pipe(
   Command.withSubcommands([serveCommand, token])
 )
 
-runProcess(eventHub.pipe(Command.run({ version: packageJson.version }), Effect.provide(NodeServices.layer)))
+runProcess(
+  eventHub.pipe(
+    Command.run({ version: packageJson.version }),
+    // What was wrong with the command line is on the screen already.
+    Effect.catchIf(CliError.isCliError, () => Effect.sync(() => void (process.exitCode = 1))),
+    Effect.provide(NodeServices.layer)
+  )
+)

@@ -222,6 +222,23 @@ export const outboxStoreSuite = <E>(
           expect(idsOf(yield* claim(store))).toEqual(["a1"])
         }))
 
+      test("a record behind one that another worker still holds waits, also when the head of the line is free", (store) =>
+        Effect.gen(function* () {
+          yield* addAll(store, ["a1", "a2", "a3"], { key: "a" })
+          const [a1, a2, a3] = yield* claim(store)
+          // The first worker fails the head and gives the rest back, one by one; others come in between.
+          yield* store.fail(retry([a1!], 0))
+          const head = yield* claim(store, { limit: 1 })
+          expect(idsOf(head)).toEqual(["a1"])
+          yield* store.release([a2!])
+          expect(yield* claim(store)).toEqual([])
+          yield* store.release([a3!])
+          yield* store.release(head)
+          const next = idsOf(yield* claim(store))
+          expect(["a1", "a2", "a3"].slice(0, next.length)).toEqual(next)
+          expect(next).toContain("a1")
+        }))
+
       test("holds with many workers, limits and failures", (store) =>
         Effect.gen(function* () {
           const keys = ["a", "b", "c"]

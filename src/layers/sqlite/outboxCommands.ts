@@ -145,8 +145,8 @@ export const outboxCommands = (statements: Statements) => {
     if (isPaused()) return []
     statements.run("wakeDue", args.now)
     const claimed: Array<{ readonly event: EventRecord; readonly attempts: number }> = []
-    /** Per line: whether what comes next of it is free, because all before it is in this batch. */
-    const free = new Map<string, boolean>()
+    /** Per line: the last record of this batch, before which nothing is open; or that the line is held up. */
+    const lines = new Map<string, { readonly claimedTo: number; readonly isFree: boolean }>()
     let position = 0
     let looked = 0
     while (claimed.length < args.limit && looked < args.limit + lookAhead) {
@@ -157,11 +157,11 @@ export const outboxCommands = (statements: Statements) => {
         position = row.position
         if (row.key !== null) {
           const line = `${row.topic} ${row.key}`
-          let isFree = free.get(line)
-          if (isFree === undefined) {
-            isFree = statements.get("predecessor", row.topic, row.key, row.position) === undefined
-            free.set(line, isFree)
-          }
+          const { claimedTo, isFree: wasFree } = lines.get(line) ?? { claimedTo: 0, isFree: true }
+          const isFree =
+            wasFree &&
+            statements.get("openBetween", row.topic, row.key, claimedTo, row.position) === undefined
+          lines.set(line, { claimedTo: row.position, isFree })
           if (!isFree) {
             statements.run("block", row.position)
             continue

@@ -82,7 +82,7 @@ export const sql = {
   anyPending: "SELECT 1 FROM outbox WHERE state = 'pending' LIMIT 1",
   pendingAfter:
     "SELECT position, topic, id, key, tombstone, body, attempts FROM outbox WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",
-  predecessor: `SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND state IN ${open} AND position < ? LIMIT 1`,
+  openBetween: `SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND state IN ${open} AND position > ? AND position < ? LIMIT 1`,
   block: "UPDATE outbox SET state = 'blocked' WHERE position = ?",
   claim:
     "UPDATE outbox SET state = 'claimed', token = ?, worker = ?, lease_until = ?, attempts = attempts + 1 WHERE position = ?",

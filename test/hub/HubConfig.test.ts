@@ -1,0 +1,210 @@
+/** The environment as a configuration: defaults, everything that is wrong at once, nothing unknown. */
+import { readFileSync } from "node:fs"
+import { Redacted, Result } from "effect"
+import fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import * as Settings from "../../src/domain/Settings.ts"
+import * as HubConfig from "../../src/hub/HubConfig.ts"
+
+type Env = Readonly<Record<string, string>>
+
+const settingsOf = (env: Env): HubConfig.HubSettings => Result.getOrThrow(HubConfig.read(env)).settings
+const warningsOf = (env: Env): ReadonlyArray<string> => Result.getOrThrow(HubConfig.read(env)).warnings
+const problemsOf = (env: Env): ReadonlyArray<HubConfig.Problem> =>
+  Result.match(HubConfig.read(env), { onFailure: (problems) => problems, onSuccess: () => [] })
+const namesOf = (env: Env): ReadonlyArray<string> => problemsOf(env).map(({ name }) => name)
+
+const secret = "s".repeat(32)
+
+describe("an empty environment", () => {
+  it("gives the defaults of domain/Settings", () => {
+    expect(settingsOf({})).toEqual({
+      store: { _tag: "Sqlite", path: "./data/hub.db" },
+      host: "127.0.0.1",
+      wsPort: 8090,
+      opsPort: 8082,
+      origins: undefined,
+      auth: { _tag: "Random" },
+      audience: undefined,
+      issuer: undefined,
+      tokens: Settings.auth,
+      log: "pretty",
+      limits: Settings.limits,
+      gateway: Settings.gateway,
+      groups: Settings.groups,
+      appender: Settings.appender,
+      drainer: Settings.drainer
+    })
+  })
+
+  it("is the same as one of empty values", () => {
+    const empty = Object.fromEntries(HubConfig.variables().map(({ name }) => [name, " "]))
+    expect(settingsOf(empty)).toEqual(settingsOf({}))
+    expect(warningsOf({ ...empty, HUB_TYPO: "" })).toEqual([])
+  })
+})
+
+describe("HUB_STORE", () => {
+  it.each([
+    ["memory:", { _tag: "Memory" }],
+    ["sqlite:x.db", { _tag: "Sqlite", path: "x.db" }],
+    ["sqlite:/a b/x.db", { _tag: "Sqlite", path: "/a b/x.db" }]
+  ])("takes %s", (text, store) => {
+    expect(settingsOf({ HUB_STORE: text }).store).toEqual(store)
+  })
+
+  it.each(["sqlite:", "sqlite::memory:", "memory", "x.db", "mongodb://h/d", "mongodb+srv://h/d"])(
+    "refuses %s",
+    (text) => {
+      expect(namesOf({ HUB_STORE: text })).toEqual(["HUB_STORE"])
+    }
+  )
+
+  it("wins over MONGO_URL, which alone is refused in this version", () => {
+    expect(settingsOf({ HUB_STORE: "memory:", MONGO_URL: "mongodb://h/d" }).store).toEqual({ _tag: "Memory" })
+    expect(namesOf({ MONGO_URL: "mongodb://h/d" })).toEqual(["MONGO_URL"])
+  })
+})
+
+describe("who may come in", () => {
+  it("a secret has 32 bytes or more, counted as UTF-8", () => {
+    expect(namesOf({ JWT_SECRET: "s".repeat(31) })).toEqual(["JWT_SECRET"])
+    expect(namesOf({ JWT_SECRET: "é".repeat(16) })).toEqual([])
+    const { auth } = settingsOf({ JWT_SECRET: secret })
+    expect(auth).toMatchObject({ _tag: "Keys", keys: { _tag: "Secret" } })
+    expect(JSON.stringify(auth)).not.toContain(secret)
+  })
+
+  it("JWT_JWKS_URL wins over JWT_SECRET, and says so", () => {
+    const env = { JWT_SECRET: secret, JWT_JWKS_URL: "https://issuer.example/keys" }
+    expect(settingsOf(env).auth).toEqual({
+      _tag: "Keys",
+      keys: { _tag: "Jwks", url: new URL("https://issuer.example/keys") }
+    })
+    expect(warningsOf(env)).toEqual(["JWT_SECRET has no effect: JWT_JWKS_URL wins"])
+  })
+
+  it("keys come over TLS, or from this machine", () => {
+    expect(namesOf({ JWT_JWKS_URL: "http://issuer.example/keys" })).toEqual(["JWT_JWKS_URL"])
+    expect(namesOf({ JWT_JWKS_URL: "keys" })).toEqual(["JWT_JWKS_URL"])
+    expect(namesOf({ JWT_JWKS_URL: "http://127.0.0.1:1/keys" })).toEqual([])
+  })
+
+  it("STATIC_TOKEN stands beside the keys", () => {
+    const { auth } = settingsOf({ STATIC_TOKEN: "t", JWT_SECRET: secret })
+    expect(auth._tag === "Static" && [Redacted.value(auth.token), auth.keys?._tag]).toEqual(["t", "Secret"])
+  })
+
+  it.each(["0.0.0.0", "::", "192.168.1.7", "hub.example", "128.0.0.1", "127.0.0.1.example"])(
+    "nobody configured means nobody from outside: %s is refused",
+    (host) => {
+      expect(namesOf({ HUB_HOST: host })).toEqual(["HUB_HOST"])
+      expect(namesOf({ HUB_HOST: host, JWT_SECRET: secret })).toEqual([])
+    }
+  )
+
+  it.each(["127.0.0.1", "127.1.2.3", "::1", "localhost"])("%s is loopback", (host) => {
+    expect(settingsOf({ HUB_HOST: host }).host).toBe(host)
+  })
+
+  it.each(["http://x", "a b", "x/y", "user@x"])("%s is no host", (host) => {
+    expect(namesOf({ HUB_HOST: host, JWT_SECRET: secret })).toEqual(["HUB_HOST"])
+  })
+
+  it("HUB_ORIGINS is a list of origins, and nothing more than origins", () => {
+    expect(settingsOf({ HUB_ORIGINS: "https://a.example, http://b.example:8080" }).origins).toEqual([
+      "https://a.example",
+      "http://b.example:8080"
+    ])
+    for (const bad of ["a.example", "https://a.example/", "https://a.example/x", "*"]) {
+      expect(namesOf({ HUB_ORIGINS: bad })).toEqual(["HUB_ORIGINS"])
+    }
+  })
+})
+
+describe("numbers", () => {
+  it.each(["-1", "1.5", "1e3", "0x10", "ten", "9".repeat(16), "NaN", "Infinity"])("%s is no port", (text) => {
+    expect(namesOf({ WS_PORT: text })).toEqual(["WS_PORT"])
+  })
+
+  it("two servers cannot share a port, unless both ask for a free one", () => {
+    expect(namesOf({ WS_PORT: "9000", OPS_PORT: "9000" })).toEqual(["OPS_PORT"])
+    expect(namesOf({ WS_PORT: "0", OPS_PORT: "0" })).toEqual([])
+  })
+
+  it("limits that contradict each other are refused", () => {
+    expect(namesOf({ LIMIT_FRAME_BYTES: "2000", LIMIT_PAYLOAD_BYTES: "4000" })).toEqual(["LIMIT_FRAME_BYTES"])
+    expect(namesOf({ GROUP_CREDIT: "20", LIMIT_CREDIT: "10" })).toEqual(["GROUP_CREDIT"])
+    expect(namesOf({ LIMIT_MESSAGES_BURST: "10" })).toEqual(["LIMIT_MESSAGES_BURST"])
+  })
+
+  it("a rate has its burst from the rate, unless that is set", () => {
+    expect(settingsOf({ LIMIT_MESSAGES_PER_SECOND: "5" }).limits.messages).toEqual({ perSecond: 5, burst: 5 })
+    expect(settingsOf({ LIMIT_BYTES_PER_SECOND: "5", LIMIT_BYTES_BURST: "9" }).limits.bytes).toEqual({
+      perSecond: 5,
+      burst: 9
+    })
+  })
+})
+
+describe("names", () => {
+  it("that look like settings and are none stop the start", () => {
+    expect(namesOf({ HUB_PROT: "1", JWT_SECERT: "x" })).toEqual(["HUB_PROT", "JWT_SECERT"])
+  })
+
+  it("that others may use are only warned about", () => {
+    expect(warningsOf({ OUTBOX_URL: "x", GROUP_ID: "7", LIMIT_FOO: "1" })).toHaveLength(3)
+  })
+
+  it("that Kubernetes injects, and those of the other verbs, are let through", () => {
+    expect(
+      warningsOf({
+        HUB_SERVICE_HOST: "10.0.0.1",
+        HUB_PORT: "tcp://x",
+        HUB_PORT_80_TCP_ADDR: "10.0.0.1",
+        HUB_URL: "ws://x",
+        HUB_OPS_URL: "http://x",
+        HUB_TOKEN: "x",
+        PATH: "/bin",
+        JWTISH: "x"
+      })
+    ).toEqual([])
+  })
+})
+
+it("whatever the environment holds, reading it ends, and names each wrong variable once, in one line", () => {
+  const name = fc.constantFrom(
+    ...HubConfig.variables().map((variable) => variable.name),
+    "HUB_X",
+    "JWT_Y",
+    "LIMIT_Z"
+  )
+  const value = fc.oneof(
+    fc.string(),
+    fc.constantFrom("0", "1", "memory:", "sqlite:x", "pretty", "0.0.0.0", secret, "https://a.example")
+  )
+  fc.assert(
+    fc.property(fc.dictionary(name, value, { noNullPrototype: true }), (env) => {
+      const problems = problemsOf(env)
+      for (const problem of problems)
+        expect(
+          Object.keys({
+            ...env,
+            HUB_HOST: 1,
+            OPS_PORT: 1,
+            LIMIT_FRAME_BYTES: 1,
+            GROUP_CREDIT: 1,
+            GROUP_ACK_TIMEOUT_MS: 1
+          })
+        ).toContain(problem.name)
+      expect(HubConfig.formatProblems(problems)).not.toContain("\n")
+    })
+  )
+})
+
+it("docs/configuration.md names every variable with its default", () => {
+  const text = readFileSync(new URL("../../docs/configuration.md", import.meta.url), "utf8")
+  for (const { about, fallback, name } of HubConfig.variables()) {
+    expect(text).toContain(`| \`${name}\` | ${fallback} | ${about} |`)
+  }
+})
