@@ -42,6 +42,7 @@ const loadScenario = async (name: string | undefined): Promise<Scenario> => {
   try {
     if (name === "durable") return (await import("./durable.ts")).durable
     if (name === "fanout") return (await import("./fanout.ts")).fanout
+    if (name === "writer") return (await import("./writer.ts")).writer
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND") {
       return fail(`The peers' clients are not installed; run: npm ci --prefix bench\n(${error.message})`)
@@ -49,7 +50,7 @@ const loadScenario = async (name: string | undefined): Promise<Scenario> => {
     throw error
   }
   return fail(
-    "usage: npm run bench -- durable|fanout [--events n] [--in-flight n] [--subscribers n] [--rounds n] [--only name]"
+    "usage: npm run bench -- durable|fanout|writer [--events n] [--in-flight n] [--subscribers n] [--rounds n] [--only name]"
   )
 }
 
