@@ -14,6 +14,20 @@ export const deadLetterTopic = (group: string, topic: string): string => `${pref
 /** Dead letters are never given up a second time: a group on them tries for ever. */
 export const isDeadLetterTopic = (topic: string): boolean => topic.startsWith(prefix)
 
+/**
+ * The originals of the dead letters that a pattern matches, as a pattern; none when it matches no dead letter.
+ * A dead letter holds its original's payload, so it takes the right to that as well.
+ */
+export const originalsOf = (pattern: string): string | undefined => {
+  const segments = pattern.split(".").filter((segment, i, all) => segment !== "**" || all[i - 1] !== "**")
+  const [first, group, ...original] = segments
+  if (first !== "$dead" || group === undefined) return undefined
+  if (group !== "**") return original.length === 0 ? undefined : original.join(".")
+  // The group is the first of what `**` stands for, or, where that is nothing, the segment behind it: no
+  // pattern is both, so it is the one that matches more.
+  return ["**", ...(original.length > 1 ? original.slice(1) : original)].join(".")
+}
+
 /** Where a dead letter comes from, as its headers say. All values are strings. */
 export const headers = {
   group: "dead-group",

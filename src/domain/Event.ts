@@ -146,10 +146,7 @@ const problem = (event: NewEvent, limits: EventLimits): string | undefined => {
 }
 
 /** Checks an event against the limits and encodes it. */
-export const encodeEvent = (
-  event: NewEvent,
-  limits: EventLimits
-): Result.Result<EventRecord, EventError> => {
+export const encodeEvent = (event: NewEvent, limits: EventLimits): Result.Result<EventRecord, EventError> => {
   const topic = Topic.parseTopic(event.topic)
   if (Result.isFailure(topic)) return Result.fail(topic.failure)
   const reason = problem(event, limits)
@@ -175,16 +172,13 @@ export const encodeEvent = (
     topic: event.topic,
     id: event.id,
     key: event.key,
-    tombstone: event.payload === null,
+    tombstone: payload === "null",
     body
   })
 }
 
 /** `encodeEvent` for what comes from outside: the hub's own topics are closed to everyone. */
-export const acceptEvent = (
-  event: NewEvent,
-  limits: EventLimits
-): Result.Result<EventRecord, EventError> =>
+export const acceptEvent = (event: NewEvent, limits: EventLimits): Result.Result<EventRecord, EventError> =>
   Topic.isOwn(event.topic)
     ? Result.fail(new Topic.InvalidTopic({ topic: event.topic, reason: ownTopic }))
     : encodeEvent(event, limits)

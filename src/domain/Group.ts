@@ -75,7 +75,7 @@ interface Entry {
   readonly attempt: number
   /** Deliveries that ended without a word from the member: time-outs and lost members. */
   readonly unanswered: number
-  /** Who has it, or had it last. */
+  /** Who has it, or had it last and may still answer; `nobody` once it was answered or handed back. */
   readonly member: string
   readonly key: string | undefined
 }
@@ -104,6 +104,9 @@ export interface GroupState {
   /** By key, in the order of their seqs; never empty lists. */
   readonly deferred: ReadonlyMap<string, ReadonlyArray<number>>
 }
+
+/** A delivery is answered once: what comes after a NACK is about no delivery any more. */
+const nobody = ""
 
 /** A group that has seen everything up to `floor` and nothing after it. */
 export const initial = (generation: string, floor: number): GroupState => ({
@@ -286,8 +289,9 @@ const answered = (
     return same ? { entry: running } : { outcome: "stale" }
   }
   const lapsed = state.waiting.get(answer.seq)
-  if (lapsed === undefined) return { outcome: "stale" }
-  const same = answer.attempt === undefined ? lapsed.member === answer.member : lapsed.attempt === answer.attempt
+  if (lapsed === undefined || lapsed.member === nobody) return { outcome: "stale" }
+  const same =
+    answer.attempt === undefined ? lapsed.member === answer.member : lapsed.attempt === answer.attempt
   return same ? { entry: lapsed } : { outcome: "stale" }
 }
 
@@ -366,12 +370,11 @@ export const nack = (state: GroupState, refusals: ReadonlyArray<Refusal>, limits
       return "done"
     }
     const released = refusal.mode === "release"
-    const delay =
-      refusal.delayMs ?? (released ? 0 : Retry.delayMs(limits.backoff, attempt, refusal.random))
+    const delay = refusal.delayMs ?? (released ? 0 : Retry.delayMs(limits.backoff, attempt, refusal.random))
     waiting.set(refusal.seq, {
       attempt: released ? attempt - 1 : attempt,
       unanswered,
-      member,
+      member: nobody,
       key,
       notBefore: limits.now + delay
     })
@@ -445,7 +448,7 @@ export const leave = (state: GroupState, member: string, now: number): GroupStat
     waiting.set(seq, {
       attempt: entry.attempt - 1,
       unanswered: entry.unanswered,
-      member,
+      member: nobody,
       key: entry.key,
       notBefore: now
     })
@@ -572,14 +575,11 @@ export const encodeState = (state: GroupState): string => {
   })
 }
 
-const Row = Schema.Tuple([
-  Schema.Int,
-  Schema.Int,
-  Schema.Int,
-  Schema.Int,
-  Schema.NullOr(Schema.String),
-  Schema.Union([Schema.Finite, Schema.String])
-])
+const rowOf = <Last extends Schema.Top>(last: Last) =>
+  Schema.Tuple([Schema.Int, Schema.Int, Schema.Int, Schema.Int, Schema.NullOr(Schema.String), last])
+
+const Timed = rowOf(Schema.Finite)
+const Given = rowOf(Schema.String)
 
 const Encoded = Schema.Struct({
   v: Schema.Literal(version),
@@ -587,12 +587,18 @@ const Encoded = Schema.Struct({
   floor: Schema.Int,
   next: Schema.Int,
   acked: Schema.Array(Schema.Tuple([Schema.Int, Schema.Int])),
-  inFlight: Schema.Array(Row),
-  waiting: Schema.Array(Row),
-  dying: Schema.Array(Row),
+  inFlight: Schema.Array(Timed),
+  waiting: Schema.Array(Timed),
+  dying: Schema.Array(Given),
   deferred: Schema.Array(Schema.Tuple([Schema.String, Schema.Array(Schema.Int)])),
   members: Schema.Array(Schema.String)
-})
+}).check(
+  Schema.makeFilter(
+    ({ dying, inFlight, members, waiting }) =>
+      [...inFlight, ...waiting, ...dying].every(([, , , member]) => members[member] !== undefined) ||
+      "a delivery's member is not among the members"
+  )
+)
 
 /** A group's stored state cannot be read: it is damaged, or was written by a newer version. */
 export class InvalidGroupState extends Schema.TaggedError<InvalidGroupState>()("InvalidGroupState", {
@@ -603,20 +609,22 @@ export class InvalidGroupState extends Schema.TaggedError<InvalidGroupState>()("
   }
 }
 
+type Head = [seq: number, attempt: number, unanswered: number, member: number, key: string | null]
+
 const decodeEncoded = Schema.decodeUnknownResult(Schema.fromJsonString(Encoded))
 
 export const decodeState = (text: string): Result.Result<GroupState, InvalidGroupState> =>
   Result.mapBoth(decodeEncoded(text), {
     onFailure: (error) => new InvalidGroupState({ reason: error.message }),
     onSuccess: (encoded): GroupState => {
-      const entries = <A>(
-        rows: ReadonlyArray<typeof Row.Type>,
-        make: (entry: Entry, last: typeof Row.Type[5]) => A
+      const entries = <Last, A>(
+        rows: ReadonlyArray<readonly [...Head, last: Last]>,
+        make: (entry: Entry, last: Last) => A
       ): ReadonlyMap<number, A> =>
         new Map(
           rows.map(([seq, attempt, unanswered, member, key, last]) => [
             seq,
-            make({ attempt, unanswered, member: encoded.members[member] ?? "", key: key ?? undefined }, last)
+            make({ attempt, unanswered, member: encoded.members[member]!, key: key ?? undefined }, last)
           ])
         )
       return {
@@ -624,9 +632,9 @@ export const decodeState = (text: string): Result.Result<GroupState, InvalidGrou
         floor: encoded.floor,
         next: encoded.next,
         acked: encoded.acked,
-        inFlight: entries(encoded.inFlight, (entry, last) => ({ ...entry, deadline: Number(last) })),
-        waiting: entries(encoded.waiting, (entry, last) => ({ ...entry, notBefore: Number(last) })),
-        dying: entries(encoded.dying, (entry, last) => ({ ...entry, reason: String(last) })),
+        inFlight: entries(encoded.inFlight, (entry, last) => ({ ...entry, deadline: last })),
+        waiting: entries(encoded.waiting, (entry, last) => ({ ...entry, notBefore: last })),
+        dying: entries(encoded.dying, (entry, last) => ({ ...entry, reason: last })),
         deferred: new Map(encoded.deferred)
       }
     }

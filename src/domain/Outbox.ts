@@ -17,8 +17,8 @@ import { Effect, Result, Schema } from "effect"
 export type OutboxState =
   /** Waits for a worker, from `notBefore` on when there is one. */
   | { readonly _tag: "Pending"; readonly notBefore: number | undefined }
-  /** Waits for an earlier record of its key. */
-  | { readonly _tag: "Blocked" }
+  /** Waits for an earlier record of its key, and for its own time after that. */
+  | { readonly _tag: "Blocked"; readonly notBefore: number | undefined }
   | { readonly _tag: "Claimed"; readonly token: string; readonly worker: string; readonly leaseUntil: number }
   | { readonly _tag: "Sent"; readonly at: number }
   /** Given up: nobody takes it again until a person redrives it. */
@@ -55,6 +55,13 @@ export class NotPending extends Schema.TaggedError<NotPending>()("NotPending", i
 export class NotClaimed extends Schema.TaggedError<NotClaimed>()("NotClaimed", illegal) {
   override get message() {
     return `outbox record '${this.id}' is not claimed: it is ${this.state}`
+  }
+}
+
+/** The worker still has time. */
+export class NotExpired extends Schema.TaggedError<NotExpired>()("NotExpired", { id: Schema.String }) {
+  override get message() {
+    return `the claim on outbox record '${this.id}' has not run out`
   }
 }
 
@@ -165,11 +172,10 @@ export const releaseResult = (
 export const expireResult = (
   record: OutboxRecord,
   by: { readonly now: number; readonly maxAttempts: number }
-): Transition<NotClaimed> => {
+): Transition<NotClaimed | NotExpired> => {
   const { state } = record
-  if (state._tag !== "Claimed" || state.leaseUntil > by.now) {
-    return Result.fail(new NotClaimed({ id: record.id, state: state._tag }))
-  }
+  if (state._tag !== "Claimed") return Result.fail(new NotClaimed({ id: record.id, state: state._tag }))
+  if (state.leaseUntil > by.now) return Result.fail(new NotExpired({ id: record.id }))
   return to(record, {
     lastError: leaseExpired,
     state: record.attempts >= by.maxAttempts ? { _tag: "Dead", at: by.now } : pending()
@@ -182,12 +188,12 @@ export const leaseExpired = "the lease ran out"
 /** An earlier record of its key is not done: it leaves the line until that one is. */
 export const blockResult = (record: OutboxRecord): Transition<NotPending> =>
   record.state._tag === "Pending"
-    ? to(record, { state: { _tag: "Blocked" } })
+    ? to(record, { state: { _tag: "Blocked", notBefore: record.state.notBefore } })
     : Result.fail(new NotPending({ id: record.id, state: record.state._tag }))
 
 export const unblockResult = (record: OutboxRecord): Transition<NotBlocked> =>
   record.state._tag === "Blocked"
-    ? to(record, { state: pending() })
+    ? to(record, { state: pending(record.state.notBefore) })
     : Result.fail(new NotBlocked({ id: record.id, state: record.state._tag }))
 
 /** Back to work, with all its attempts again. Its old place in the order of its key is gone. */

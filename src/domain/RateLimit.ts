@@ -14,8 +14,9 @@ export interface Rate {
 }
 
 export interface Bucket {
-  readonly tokens: number
-  /** When `tokens` was true, in milliseconds. */
+  /** A thousandth of a token is what a rate of 1 gives in 1 ms: whole rates add up without rounding. */
+  readonly thousandths: number
+  /** When `thousandths` was true, in milliseconds. */
   readonly at: number
 }
 
@@ -32,25 +33,29 @@ export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited"
   }
 }
 
-export const full = (rate: Rate, now: number): Bucket => ({ tokens: rate.burst, at: now })
+const capacity = (rate: Rate): number => rate.burst * 1000
+
+export const full = (rate: Rate, now: number): Bucket => ({ thousandths: capacity(rate), at: now })
 
 /** What is in the bucket now. A clock that went back takes nothing away. */
-export const refill = (rate: Rate, bucket: Bucket, now: number): Bucket =>
+const refill = (rate: Rate, bucket: Bucket, now: number): Bucket =>
   now <= bucket.at
     ? bucket
     : {
-        tokens: Math.min(rate.burst, bucket.tokens + ((now - bucket.at) * rate.perSecond) / 1000),
+        thousandths: Math.min(capacity(rate), bucket.thousandths + (now - bucket.at) * rate.perSecond),
         at: now
       }
 
+/** A bucket that is full again can be forgotten. */
+export const isFull = (rate: Rate, bucket: Bucket, now: number): boolean =>
+  refill(rate, bucket, now).thousandths >= capacity(rate)
+
 export const take = (rate: Rate, bucket: Bucket, cost: number, now: number): Spent => {
   const filled = refill(rate, bucket, now)
-  const needed = Math.min(cost, rate.burst)
-  if (filled.tokens >= needed) {
-    return { _tag: "Spent", bucket: { tokens: filled.tokens - needed, at: filled.at } }
-  }
-  const wait = Math.ceil(((needed - filled.tokens) * 1000) / rate.perSecond)
-  return { _tag: "Limited", bucket: filled, retryAfterMs: Math.max(1, wait + Math.max(0, filled.at - now)) }
+  const missing = Math.min(cost, rate.burst) * 1000 - filled.thousandths
+  if (missing <= 0) return { _tag: "Spent", bucket: { thousandths: -missing, at: filled.at } }
+  const wait = Math.ceil(missing / rate.perSecond)
+  return { _tag: "Limited", bucket: filled, retryAfterMs: wait + Math.max(0, filled.at - now) }
 }
 
 /** `take` as an Effect. */

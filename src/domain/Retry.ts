@@ -18,9 +18,14 @@ export type RetryDecision =
   /** The last attempt has been made. */
   | { readonly _tag: "Stop" }
 
+/** Short of where a double becomes infinite, so that no delay at all stays none after any number of attempts. */
+const maxDoublings = 1_000
+
 /** The delay after the given attempt (1 for the first), for a random number in [0, 1). */
 export const delayMs = (policy: Omit<RetryPolicy, "maxAttempts">, attempt: number, random: number): number =>
-  Math.floor(random * Math.min(policy.maxMs, policy.baseMs * 2 ** Math.max(0, attempt - 1)))
+  Math.floor(
+    random * Math.min(policy.maxMs, policy.baseMs * 2 ** Math.min(maxDoublings, Math.max(0, attempt - 1)))
+  )
 
 /** What follows the failure of the given attempt (1 for the first). */
 export const afterFailure = (policy: RetryPolicy, attempt: number, random: number): RetryDecision =>

@@ -26,7 +26,7 @@ import type {
 } from "../protocol/Messages.ts"
 import type { Claims } from "./Claims.ts"
 import * as Event from "./Event.ts"
-import type * as Policy from "./Policy.ts"
+import * as Policy from "./Policy.ts"
 import type { GatewaySettings, Limits } from "./Settings.ts"
 import * as Topic from "./Topic.ts"
 
@@ -202,7 +202,24 @@ const refuse = (draft: Draft, code: ErrorCode, reason: string): void => {
   else close(draft, CloseCode.tokenRefused, code)
 }
 
-const publish = (draft: Draft, message: Publish, context: SessionContext, claims: Claims, now: number): void => {
+/** The rule that denied, for those who administrate the topic: to others it would tell what there is to hide. */
+const ruleOf = (
+  denied: Policy.Denied,
+  context: SessionContext,
+  claims: Claims,
+  topic: string
+): { readonly rule?: string } =>
+  denied.rule !== undefined && context.decide(claims, { action: "admin", topic })._tag === "Allowed"
+    ? { rule: Policy.formatRule(denied.rule) }
+    : {}
+
+const publish = (
+  draft: Draft,
+  message: Publish,
+  context: SessionContext,
+  claims: Claims,
+  now: number
+): void => {
   const { opts, payload, ref, topic } = message
   const record = Event.encodeEvent(
     { ts: now, ...opts, id: opts?.id ?? context.makeId(), topic, payload },
@@ -216,7 +233,8 @@ const publish = (draft: Draft, message: Publish, context: SessionContext, claims
   }
   const decision = context.decide(claims, { action: "publish", topic })
   if (decision._tag === "Denied") {
-    return send(draft, err(ref, "forbidden", `no right to publish '${topic}'`))
+    const rule = ruleOf(decision, context, claims, topic)
+    return send(draft, err(ref, "forbidden", `no right to publish '${topic}'`, rule))
   }
   const retryAfterMs = context.limited(record.success.body.length)
   if (retryAfterMs !== undefined) {
@@ -253,9 +271,11 @@ const subscribe = (draft: Draft, message: Subscribe, context: SessionContext, cl
   if (subscriptions.has(key)) {
     return send(draft, err(ref, "already_subscribed", `'${topic}' is subscribed on this connection`))
   }
-  if (context.decideSubscription(claims, { pattern: topic, group })._tag === "Denied") {
+  const decision = context.decideSubscription(claims, { pattern: topic, group })
+  if (decision._tag === "Denied") {
     const inGroup = group === undefined ? "" : ` in group '${group}'`
-    return send(draft, err(ref, "forbidden", `no right to subscribe '${topic}'${inGroup}`))
+    const rule = ruleOf(decision, context, claims, topic)
+    return send(draft, err(ref, "forbidden", `no right to subscribe '${topic}'${inGroup}`, rule))
   }
   const { maxSubscriptionsPerConnection } = context.limits
   if (subscriptions.size >= maxSubscriptionsPerConnection) {
@@ -305,11 +325,16 @@ const settle = (draft: Draft, message: Ack | Nack | Extend, context: SessionCont
   }
   for (const subscription of draft.session.subscriptions.values()) {
     if (subscription.group === group && Topic.matches(subscription.pattern, parsed.success)) {
-      draft.actions.push({ _tag: "Settle", message })
+      if (message.op !== "ACK" || message.ids.length > 0) draft.actions.push({ _tag: "Settle", message })
+      // An ACK of nothing reaches no group that could answer it.
+      else if (ref !== undefined) send(draft, ok(ref))
       return
     }
   }
-  send(draft, err(ref, "not_subscribed", `group '${group}' of '${topic}' is not subscribed on this connection`))
+  send(
+    draft,
+    err(ref, "not_subscribed", `group '${group}' of '${topic}' is not subscribed on this connection`)
+  )
 }
 
 const receive = (draft: Draft, message: Decoded, context: SessionContext, now: number): void => {
@@ -384,8 +409,11 @@ const tick = (draft: Draft, context: SessionContext, now: number): void => {
   const { session } = draft
   const { authTimeoutMs, heartbeatMs, maxMissedPongs } = context.settings
   if (session.claims === undefined) {
-    if (now - session.openedAt >= authTimeoutMs) close(draft, CloseCode.authTimeout, "no AUTH in time")
-    return
+    if (now - session.openedAt < authTimeoutMs) return
+    // Whoever sent its token in time is not to blame for a slow verifier, and comes back with the same one.
+    return session.verifying === undefined
+      ? close(draft, CloseCode.authTimeout, "no AUTH in time")
+      : refuse(draft, "unavailable", "the token could not be verified in time")
   }
   if (now >= session.claims.expiresAt + context.clockToleranceMs) {
     return close(draft, CloseCode.tokenExpired, "the token has expired")

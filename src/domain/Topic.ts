@@ -50,7 +50,7 @@ export const maxBytes = 512
 const own = { segments: 2, bytes: "$dead..".length + maxSegmentLength }
 
 /** Printable ASCII without space, `.` and `*`. */
-const literal = /^[!-)+\-/-~]+$/
+const literal = /^[!-)+-\-/-~]+$/
 
 /** Whether a name is the hub's own. Nobody publishes there but the hub. */
 export const isOwn = (name: string): boolean => name.startsWith("$")

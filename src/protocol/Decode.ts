@@ -55,7 +55,9 @@ const bad = (msg: string): never => {
 
 const refOf = (message: Json): Ref | undefined => {
   const ref = message["ref"]
-  return typeof ref === "number" || (typeof ref === "string" && ref.length <= 256) ? ref : undefined
+  // JSON.parse reads 1e999 as Infinity, which would be sent back as null.
+  if (typeof ref === "number") return Number.isFinite(ref) ? ref : undefined
+  return typeof ref === "string" && ref.length <= 256 ? ref : undefined
 }
 
 const text = (message: Json, field: string): string => {
@@ -149,18 +151,23 @@ const publishOptions = (opts: Json): PublishOptions => {
   })
 }
 
+/** Each says where to begin by itself: a message with two of them means something that nobody would guess. */
+const beginnings = ["after", "time", "topics"]
+
 const fromOf = (opts: Json): From | undefined => {
   const from = opts["from"]
   if (isAbsent(from)) return undefined
   if (from === "new" || from === "start") return from
-  if (isObject(from)) {
+  if (isObject(from) && beginnings.filter((field) => !isAbsent(from[field])).length === 1) {
     const after = optionalInt(from, "after", 0)
     if (after !== undefined) return { after }
     const time = from["time"]
     if (typeof time === "number" && Number.isFinite(time)) return { time }
     const topics = from["topics"]
     if (isObject(topics)) {
-      for (const topic of Object.keys(topics)) optionalInt(topics, topic, 0) ?? bad("'topics' must hold numbers")
+      for (const topic of Object.keys(topics)) {
+        if (optionalInt(topics, topic, 0) === undefined) bad("'topics' must hold numbers")
+      }
       const rest = optionalChoice(from, "rest", ["start", "new"])
       const positions = topics as Readonly<Record<string, number>>
       return rest === undefined ? { topics: positions } : { topics: positions, rest }
@@ -180,7 +187,8 @@ const subscribeOptions = (opts: Json): LiveOptions & GroupOptions =>
     keyOrdered: optionalBoolean(opts, "keyOrdered")
   })
 
-const auth = (message: Json): Auth => withRef(message, { op: "AUTH", token: optionalText(message, "token") ?? "" })
+const auth = (message: Json): Auth =>
+  withRef(message, { op: "AUTH", token: optionalText(message, "token") ?? "" })
 
 const publish = (message: Json): Publish => {
   const topic = text(message, "topic")
@@ -221,6 +229,7 @@ const unsubscribe = (message: Json): Unsubscribe =>
   )
 
 const ack = (message: Json, limits: DecodeLimits): Ack => {
+  if (!isAbsent(message["ids"]) && !isAbsent(message["id"])) bad("an ACK has 'id' or 'ids', not both")
   const ids = optionalStrings(message, "ids") ?? [text(message, "id")]
   if (ids.length > limits.maxAckIds) bad(`an ACK holds at most ${limits.maxAckIds} ids`)
   return withRef(

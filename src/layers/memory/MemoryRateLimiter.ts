@@ -1,6 +1,6 @@
 /** Token buckets in this hub's memory. */
 import { Clock, Effect, Layer } from "effect"
-import { type Bucket, full, type Rate, refill, take } from "../../domain/RateLimit.ts"
+import { type Bucket, full, isFull, type Rate, take } from "../../domain/RateLimit.ts"
 import { RateLimiter } from "../../services/RateLimiter.ts"
 
 interface Entry {
@@ -18,7 +18,7 @@ const make = Effect.gen(function* () {
 
   const sweep = (now: number): void => {
     for (const [key, { bucket, rate }] of entries) {
-      if (refill(rate, bucket, now).tokens >= rate.burst) entries.delete(key)
+      if (isFull(rate, bucket, now)) entries.delete(key)
     }
     nextSweep = Math.max(sweepAt, entries.size * 2)
   }
