@@ -1,12 +1,15 @@
 /** The examples, run as their headers say. */
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
 import { readdirSync } from "node:fs"
 import { join } from "node:path"
+import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { expect, it } from "vitest"
 import { startHub } from "../support/HubProcess.ts"
 import { RawClient } from "../support/RawClient.ts"
 import { temporaryDirectory } from "../support/temporary.ts"
+import { tokenFor } from "../support/tokens.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 
@@ -21,7 +24,7 @@ const run = (name: string, ...args: ReadonlyArray<string>): string => {
   return stdout
 }
 
-const tested = ["embed.ts", "outbox-sqlite.ts"]
+const tested = ["consumer.ts", "embed.ts", "outbox-sqlite.ts"]
 
 it("every example is run here", () => {
   expect(
@@ -66,5 +69,31 @@ it("outbox-sqlite: with a hub that comes later, and with one that runs", async (
     [3, "a kettle"],
     [4, "a lamp"]
   ])
+  await hub.stop()
+})
+
+it("consumer: handles each event once, and ends when it is told to", async () => {
+  const hub = await startHub()
+  const publisher = await RawClient.authenticated(hub.ws)
+  const payload = { id: 7, item: "a kettle" }
+  await publisher.request({ op: "PUBLISH", topic: "orders.created", payload })
+  const child = spawn(process.execPath, ["--conditions=event-hub-source", "examples/consumer.ts"], {
+    cwd: root,
+    env: { PATH: process.env["PATH"], HUB_URL: hub.ws, HUB_TOKEN: await tokenFor() },
+    stdio: ["ignore", "pipe", "inherit"]
+  })
+  const lines: Array<string> = []
+  const exited = once(child, "exit")
+  for await (const line of createInterface({ input: child.stdout })) {
+    lines.push(line)
+    if (line.startsWith("mail")) child.kill("SIGINT")
+  }
+  expect(lines).toContain("mail about order 7: a kettle (attempt 1)")
+  expect(await exited).toEqual([0, null])
+  const token = await tokenFor()
+  const lag = await fetch(`${hub.ops}/lag?topic=orders.created&group=mailer`, {
+    headers: { authorization: `Bearer ${token}` }
+  })
+  expect(await lag.json()).toMatchObject({ pending: 0, inFlight: 0 })
   await hub.stop()
 })
