@@ -87,19 +87,32 @@ const byDefault: Denied = { _tag: "Denied", rule: undefined, reason: "no_rule_ma
 const decided = (rule: Rule): Decision =>
   rule.effect === "allow" ? { _tag: "Allowed", rule } : { _tag: "Denied", rule, reason: "denied_by_rule" }
 
-/** Rules are decided on again and again; their patterns are parsed once. */
-const parsed = new WeakMap<Rule, ReadonlyArray<Topic.Pattern>>()
+interface Parsed {
+  readonly patterns: ReadonlyArray<Topic.Pattern>
+  /** A pattern is none. Only a policy made by hand can have one; what is read from a token or a text is checked. */
+  readonly isBroken: boolean
+}
 
-const patternsOf = (rule: Rule): ReadonlyArray<Topic.Pattern> => {
-  let patterns = parsed.get(rule)
-  if (patterns === undefined) {
-    patterns = rule.topics.flatMap((name) => {
-      const pattern = Topic.parsePattern(name)
-      return Result.isSuccess(pattern) ? [pattern.success] : []
-    })
-    parsed.set(rule, patterns)
+/** Rules are decided on again and again; their patterns are parsed once. */
+const parsed = new WeakMap<Rule, Parsed>()
+
+const parsedOf = (rule: Rule): Parsed => {
+  let known = parsed.get(rule)
+  if (known === undefined) {
+    const patterns = rule.topics.map(Topic.parsePattern).filter(Result.isSuccess)
+    known = {
+      patterns: patterns.map(({ success }) => success),
+      isBroken: patterns.length < rule.topics.length
+    }
+    parsed.set(rule, known)
   }
-  return patterns
+  return known
+}
+
+/** Whether a rule decides. What a broken pattern was meant to match nobody knows: a deny with one denies all. */
+const decides = (rule: Rule, matches: (pattern: Topic.Pattern) => boolean): boolean => {
+  const { isBroken, patterns } = parsedOf(rule)
+  return (isBroken && rule.effect === "deny") || patterns.some(matches)
 }
 
 const appliesTo = (rule: Rule, action: Request["action"], group: string | undefined): boolean => {
@@ -114,7 +127,7 @@ export const decide = (policy: Policy, request: Request): Decision => {
   if (Result.isFailure(topic)) return byDefault
   for (const rule of policy.rules) {
     if (!appliesTo(rule, request.action, request.group)) continue
-    if (patternsOf(rule).some((pattern) => Topic.matches(pattern, topic.success))) return decided(rule)
+    if (decides(rule, (pattern) => Topic.matches(pattern, topic.success))) return decided(rule)
   }
   return byDefault
 }
@@ -128,8 +141,8 @@ export const decideSubscription = (policy: Policy, request: SubscriptionRequest)
   if (Result.isFailure(wanted)) return byDefault
   for (const rule of policy.rules) {
     if (!appliesTo(rule, "subscribe", request.group)) continue
-    const decides = rule.effect === "allow" ? Topic.covers : Topic.overlaps
-    if (patternsOf(rule).some((pattern) => decides(pattern, wanted.success))) return decided(rule)
+    const relates = rule.effect === "allow" ? Topic.covers : Topic.overlaps
+    if (decides(rule, (pattern) => relates(pattern, wanted.success))) return decided(rule)
   }
   return byDefault
 }

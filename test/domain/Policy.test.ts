@@ -180,6 +180,23 @@ describe("Policy", () => {
       expect(wrong).toEqual([])
     })
 
+    it("a rule made by hand with a broken pattern allows nothing by it, and denies everything", () => {
+      const broken = (effect: "allow" | "deny"): Policy.Policy => ({
+        rules: [
+          { effect, action: "*", topics: ["a.b*"] },
+          { effect: "allow", action: "*", topics: ["z"] }
+        ]
+      })
+      for (const [policy, expected] of [
+        [broken("allow"), "Allowed"],
+        [broken("deny"), "Denied"]
+      ] as const) {
+        expect(Policy.decide(policy, { action: "publish", topic: "z" })._tag).toBe(expected)
+        expect(Policy.decide(policy, { action: "publish", topic: "a.b" })._tag).toBe("Denied")
+        expect(Policy.decideSubscription(policy, { pattern: "z" })._tag).toBe(expected)
+      }
+    })
+
     it("a pattern that is not valid is denied", () => {
       const decision = Policy.decideSubscription(policyOf("allow subscribe ** *"), { pattern: "a.b*" })
       expect(decision).toEqual(decisionOf(undefined))
