@@ -491,11 +491,14 @@ export const holdsSuspect = (state: GroupState, member: string): boolean => {
   return false
 }
 
-/** When something happens by itself: the next deadline, or the next retry; `Infinity` for never. */
-export const wakeAt = (state: GroupState): number => {
+/**
+ * When something happens by itself: the next deadline, or the next retry of those that are due after a time;
+ * `Infinity` for never.
+ */
+export const wakeAt = (state: GroupState, after = -Infinity): number => {
   let at = Infinity
-  for (const entry of state.inFlight.values()) at = Math.min(at, entry.deadline)
-  for (const entry of state.waiting.values()) at = Math.min(at, entry.notBefore)
+  for (const { deadline } of state.inFlight.values()) at = Math.min(at, deadline)
+  for (const { notBefore } of state.waiting.values()) if (notBefore > after) at = Math.min(at, notBefore)
   return at
 }
 

@@ -6,7 +6,7 @@
  */
 import { Context, type Effect, Schema, type Scope } from "effect"
 import type { EventRecord, StoredRecord } from "../domain/Event.ts"
-import type { AppendResult } from "./EventStore.ts"
+import type { AppendResult, Growth } from "./EventStore.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
 
 /** Too many events wait for the store. Nothing was stored; come back later. */
@@ -43,6 +43,14 @@ export class Appender extends Context.Service<
      */
     readonly onCommitted: (
       listener: (records: ReadonlyArray<StoredRecord>) => void
+    ) => Effect.Effect<void, never, Scope.Scope>
+
+    /**
+     * Calls a listener with topics that reach further than `onCommitted` told, perhaps: an append failed and
+     * was stored nevertheless, or an event was there already. A hint, and like `onCommitted` otherwise.
+     */
+    readonly onGrown: (
+      listener: (grown: ReadonlyArray<Growth>) => void
     ) => Effect.Effect<void, never, Scope.Scope>
   }
 >()("event-hub/services/Appender") {}

@@ -51,7 +51,9 @@ export interface LatestPage {
 export class Inspector extends Context.Service<
   Inspector,
   {
-    readonly cursors: (topic: string) => Effect.Effect<ReadonlyArray<Cursor>, TopicNotFound | StoreUnavailable>
+    readonly cursors: (
+      topic: string
+    ) => Effect.Effect<ReadonlyArray<Cursor>, TopicNotFound | StoreUnavailable>
     readonly lag: (of: {
       readonly topic: string
       readonly group: string

@@ -31,7 +31,7 @@ export class RawClient {
   /** Called with the messages of each frame, for clients that react at once. */
   onFrame: (messages: ReadonlyArray<Message>) => void = () => {}
   #next = 0
-  #wake: () => void = () => {}
+  readonly #waiting = new Set<() => void>()
 
   private constructor(socket: WebSocket) {
     this.socket = socket
@@ -103,12 +103,17 @@ export class RawClient {
       }
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, left)
-        this.#wake = () => {
+        this.#waiting.add(() => {
           clearTimeout(timer)
           resolve()
-        }
+        })
       })
     }
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting) wake()
+    this.#waiting.clear()
   }
 
   /** Sends with a fresh `ref` and waits for its answer. */

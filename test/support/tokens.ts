@@ -1,5 +1,5 @@
 /** Tokens for hubs under test. */
-import { type JWTPayload, SignJWT } from "jose"
+import { SignJWT } from "jose"
 import { secret } from "./HubProcess.ts"
 
 export interface TokenOptions {
@@ -8,8 +8,8 @@ export interface TokenOptions {
   /** Seconds from now. */
   readonly expiresIn?: number
   readonly secret?: string
-  /** More claims, or others. */
-  readonly claims?: JWTPayload
+  /** More claims, or others; `undefined` leaves one out. */
+  readonly claims?: Readonly<Record<string, unknown>>
 }
 
 export const everything = ["publish:**", "subscribe:**", "subscribe:$dead.**"]

@@ -2,17 +2,18 @@
  * The OutboxDrainer: claims a batch, appends it, and says what became of each record.
  *
  * A store that does not answer is nobody's fault: those claims are given back, and the attempt does not count.
- * What the log refuses counts, waits with back-off, and is dead after the last attempt; the rest of its key
- * stays behind it.
+ * What the log refuses although it takes others counts, waits with back-off, and is dead after the last attempt;
+ * the rest of its key stays behind it.
  */
 import { Effect, Layer, Queue, Random, Schedule, Stream } from "effect"
 import * as Retry from "../../domain/Retry.ts"
 import * as Settings from "../../domain/Settings.ts"
-import { Appender } from "../../services/Appender.ts"
+import { Appender, type Overloaded } from "../../services/Appender.ts"
 import type { NotAppended } from "../../services/EventStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { type DrainerStatus, OutboxDrainer } from "../../services/OutboxDrainer.ts"
 import { type OutboxClaim, type OutboxFailure, OutboxStore } from "../../services/OutboxStore.ts"
+import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import * as metrics from "./metrics.ts"
 
 /** How long the drainer waits after a store failed, before it looks again. */
@@ -42,27 +43,36 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
     return { claim, error: reason, retryInMs: next._tag === "Retry" ? next.delayMs : undefined }
   }
 
+  const note = (error: StoreUnavailable | Overloaded) =>
+    Effect.suspend(() => {
+      const isNew = status.problem !== error.message
+      status = { ...status, problem: error.message }
+      return isNew ? Effect.logWarning("the outbox cannot be drained", error) : Effect.void
+    })
+
+  /** What was claimed is settled as long as it takes: until then nobody else may touch the records. */
+  const settled = <A>(effect: Effect.Effect<A, StoreUnavailable>) =>
+    effect.pipe(Effect.tapError(note), Effect.retry(pauseAfterFailure))
+
   const deliver = (claims: ReadonlyArray<OutboxClaim>) =>
     Effect.gen(function* () {
       const results = yield* appender
         .append(claims.map((claim) => claim.event))
-        .pipe(
-          Effect.tapError(() =>
-            outbox.release(claims).pipe(Effect.retry({ times: 5, schedule: pauseAfterFailure }))
-          )
-        )
+        .pipe(Effect.tapError(() => settled(outbox.release(claims))))
+      const isAtWork = results.some((result) => result._tag === "Appended")
       const sent: Array<OutboxClaim> = []
       const failed: Array<OutboxFailure> = []
       const untried: Array<OutboxClaim> = []
       results.forEach((result, i) => {
         const claim = claims[i]!
         if (result._tag === "Appended") sent.push(claim)
-        else if (result.reason === "too_large") failed.push(failureOf(claim, result.reason))
-        else untried.push(claim)
+        else if (result.reason === "too_large" || (result.reason === "unavailable" && isAtWork)) {
+          failed.push(failureOf(claim, result.reason))
+        } else untried.push(claim)
       })
-      const marked = yield* outbox.markSent(sent)
-      if (failed.length > 0) yield* outbox.fail(failed)
-      if (untried.length > 0) yield* outbox.release(untried)
+      const marked = sent.length > 0 ? yield* settled(outbox.markSent(sent)) : { marked: 0, lost: [] }
+      if (failed.length > 0) yield* settled(outbox.fail(failed))
+      if (untried.length > 0) yield* settled(outbox.release(untried))
       recorder.add(metrics.outboxSent, marked.marked)
       recorder.add(metrics.outboxFailed, failed.length)
       status = {
@@ -106,13 +116,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
 
   const round = drain.pipe(
     Effect.tap(() => Effect.sync(() => (status = { ...status, problem: undefined }))),
-    Effect.tapError((error) =>
-      Effect.suspend(() => {
-        const isNew = status.problem !== error.message
-        status = { ...status, problem: error.message }
-        return isNew ? Effect.logWarning("the outbox cannot be drained", error) : Effect.void
-      })
-    ),
+    Effect.tapError(note),
     Effect.retry(pauseAfterFailure),
     Effect.orDie
   )

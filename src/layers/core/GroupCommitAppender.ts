@@ -4,11 +4,11 @@
  * When the store fails, everything that waits fails with it: what stands behind an event that was not stored
  * must not be stored before it is repeated.
  */
-import { Effect, Exit, FiberSet, Layer } from "effect"
+import { Effect, Exit, FiberSet, Layer, Schedule, type Scope } from "effect"
 import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Appender, type AppendOutcome, Overloaded } from "../../services/Appender.ts"
-import { type AppendResult, EventStore } from "../../services/EventStore.ts"
+import { type AppendResult, EventStore, type Growth } from "../../services/EventStore.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import * as metrics from "./metrics.ts"
 
@@ -17,8 +17,16 @@ interface Waiting {
   readonly done: (outcome: AppendOutcome) => void
 }
 
+/** A store that failed is asked how far its topics reach as long as it takes. */
+const patience = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")])
+
 /** How long a stopping hub waits for events that were handed over. */
 const flushTimeout = "3 seconds"
+
+const unavailable = (cause: unknown) => new StoreUnavailable({ operation: "EventStore.append", cause })
+
+const isUnavailable = (result: AppendResult): boolean =>
+  result._tag === "NotAppended" && result.reason === "unavailable"
 
 const storedRecords = (
   batch: ReadonlyArray<Waiting>,
@@ -33,10 +41,36 @@ const storedRecords = (
   return stored
 }
 
+/** How far the topics of events reach that the log held already. */
+const grownBy = (results: ReadonlyArray<AppendResult>): ReadonlyArray<Growth> => {
+  const heads = new Map<string, number>()
+  for (const result of results) {
+    if (result._tag !== "Appended" || !result.duplicate) continue
+    heads.set(result.topic, Math.max(result.seq, heads.get(result.topic) ?? 0))
+  }
+  return Array.from(heads, ([topic, head]) => ({ topic, head }))
+}
+
+/** Listeners that stay until their scopes close. */
+const makeListeners = <A>() => {
+  const listeners = new Set<(value: A) => void>()
+  return {
+    tell: (value: A): void => {
+      for (const listener of listeners) listener(value)
+    },
+    add: (listener: (value: A) => void): Effect.Effect<void, never, Scope.Scope> =>
+      Effect.acquireRelease(
+        Effect.sync(() => void listeners.add(listener)),
+        () => Effect.sync(() => listeners.delete(listener))
+      )
+  }
+}
+
 const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = Settings.appender) {
   const store = yield* EventStore
   const recorder = yield* metrics.recorder
-  const listeners = new Set<(records: ReadonlyArray<StoredRecord>) => void>()
+  const committed = makeListeners<ReadonlyArray<StoredRecord>>()
+  const grown = makeListeners<ReadonlyArray<Growth>>()
   let queue: Array<Waiting> = []
   let running = false
   let closed = false
@@ -70,25 +104,69 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
     for (const { done } of [...batch, ...behind]) done(error)
   }
 
+  /** The same for single topics: what waits behind an event that has to be appended again. */
+  const takeBehind = (topics: ReadonlySet<string>): ReadonlyArray<Waiting> => {
+    if (topics.size === 0) return []
+    const behind = queue.filter(({ record }) => topics.has(record.topic))
+    queue = queue.filter(({ record }) => !topics.has(record.topic))
+    return behind
+  }
+
+  /** Topics of appends that failed and may have been stored nevertheless. */
+  const unsure = new Set<string>()
+  let isAsking = false
+
+  const ask = Effect.gen(function* () {
+    for (const topic of unsure) {
+      unsure.delete(topic)
+      const info = yield* store.head(topic).pipe(Effect.retry(patience), Effect.orDie)
+      if (info !== undefined) grown.tell([{ topic, head: info.head }])
+    }
+  }).pipe(
+    Effect.ensuring(
+      Effect.sync(() => {
+        isAsking = false
+        doubt([])
+      })
+    )
+  )
+
+  const doubt = (about: ReadonlyArray<{ readonly topic: string }>): void => {
+    for (const { topic } of about) unsure.add(topic)
+    if (isAsking || unsure.size === 0) return
+    isAsking = true
+    run(ask)
+  }
+
   const commit = Effect.gen(function* () {
     while (queue.length > 0) {
       const batch = takeBatch()
-      const exit = yield* Effect.exit(store.append(batch.map((waiting) => waiting.record)))
+      const exit = yield* store.append(batch.map((waiting) => waiting.record)).pipe(
+        // Only a hub that stops does this: nobody will look at the queue again.
+        Effect.onInterrupt(() =>
+          Effect.sync(() => failAll(batch, unavailable(new Error("the hub stopped"))))
+        ),
+        Effect.exit
+      )
       if (Exit.isFailure(exit)) {
         const error = Exit.findErrorOption(exit)
         if (error._tag === "None") yield* Effect.logError("append failed", exit.cause)
-        failAll(
-          batch,
-          error._tag === "Some"
-            ? error.value
-            : new StoreUnavailable({ operation: "EventStore.append", cause: exit.cause })
-        )
+        doubt(batch.map(({ record }) => record))
+        failAll(batch, error._tag === "Some" ? error.value : unavailable(exit.cause))
         continue
       }
       const stored = storedRecords(batch, exit.value)
       count(exit.value, stored.length)
-      if (stored.length > 0) for (const listener of listeners) listener(stored)
+      if (stored.length > 0) committed.tell(stored)
+      const repeated = grownBy(exit.value)
+      if (repeated.length > 0) grown.tell(repeated)
+      const refused = exit.value.filter(isUnavailable)
+      if (refused.length > 0) doubt(refused)
+      const behind = takeBehind(new Set(refused.map(({ topic }) => topic)))
       batch.forEach(({ done }, i) => done(exit.value[i]!))
+      for (const { done, record } of behind) {
+        done({ _tag: "NotAppended", topic: record.topic, id: record.id, reason: "behind_refused" })
+      }
     }
   }).pipe(
     Effect.ensuring(
@@ -151,13 +229,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
             )
           }),
     queued: () => queue.length,
-    onCommitted: (listener) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          listeners.add(listener)
-        }),
-        () => Effect.sync(() => listeners.delete(listener))
-      )
+    onCommitted: committed.add,
+    onGrown: grown.add
   })
 })
 

@@ -2,13 +2,13 @@
  * GroupDelivery over any stores: keeps the groups that have members here, a runner for each of their topics,
  * and wakes the runners when there is something to do.
  */
-import { Clock, Deferred, Effect, FiberSet, Layer, Random, Stream } from "effect"
+import { Clock, Deferred, Effect, FiberSet, Layer, Random, Schedule, Stream } from "effect"
 import type { Position, StoredRecord } from "../../domain/Event.ts"
 import type { Registration } from "../../domain/Group.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { Appender } from "../../services/Appender.ts"
-import { EventStore } from "../../services/EventStore.ts"
+import { EventStore, type Growth } from "../../services/EventStore.ts"
 import { GroupDelivery, type Member, type Membership } from "../../services/GroupDelivery.ts"
 import { GroupStore } from "../../services/GroupStore.ts"
 import { Ids } from "../../services/Ids.ts"
@@ -34,6 +34,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
   const forget = (group: RunningGroup): void => {
     if (group.members.size > 0 || [...group.runners.values()].some((runner) => !runner.isIdle)) return
     for (const runner of group.runners.values()) runner.stop()
+    // A late answer of a member that is gone may have woken what had been forgotten before.
+    if (groups.get(group.name) !== group) return
     groups.delete(group.name)
     runnersByTopic = new Map()
   }
@@ -87,13 +89,14 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     for (const runner of grown) runner.wake()
   }
 
+  const grown = (topics: ReadonlyArray<Growth>): void => {
+    for (const { head, topic } of topics) for (const runner of runnersOf(topic)) runner.grewTo(head)
+  }
+
   yield* appender.onCommitted(committed)
+  yield* appender.onGrown(grown)
   yield* store.changes.pipe(
-    Stream.runForEach((grown) =>
-      Effect.sync(() => {
-        for (const { head, topic } of grown) for (const runner of runnersOf(topic)) runner.grewTo(head)
-      })
-    ),
+    Stream.runForEach((topics) => Effect.sync(() => grown(topics))),
     Effect.forkScoped
   )
 
@@ -139,7 +142,13 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     })
 
   const enter = ({ group: name, options }: Registration, member: GroupMember): RunningGroup => {
-    const group = groups.get(name) ?? { name, options, members: new Set(), runners: new Map() }
+    const group: RunningGroup = groups.get(name) ?? {
+      name,
+      options,
+      members: new Set(),
+      runners: new Map(),
+      starved: new Set()
+    }
     groups.set(name, group)
     group.members.add(member)
     live.add(member.id)
@@ -168,6 +177,15 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
       forget(group)
       return Effect.all(waits, { discard: true })
     })
+
+  /** Rounds that began before the hub was told to stop still hand something out. */
+  const roundsUnderWay = Effect.sync(() =>
+    [...groups.values()].every((group) => [...group.runners.values()].every((runner) => !runner.isHandingOut))
+  ).pipe(
+    Effect.repeat({ until: (isDone) => isDone, schedule: Schedule.spaced("5 millis") }),
+    Effect.timeoutOption("1 second"),
+    Effect.asVoid
+  )
 
   return GroupDelivery.of({
     join: (membership) =>
@@ -227,8 +245,9 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
           })
         } satisfies Member
       }),
-    drain: Effect.sync(() => {
+    drain: Effect.suspend(() => {
       draining = true
+      return roundsUnderWay
     }),
     inFlight: () => {
       let open = 0

@@ -69,16 +69,16 @@ export interface RunningGroup {
   readonly options: Group.GroupOptions
   readonly members: Set<GroupMember>
   readonly runners: Map<string, GroupRunner>
+  /** Those with something to deliver and nobody to take it, the longest waiting first. */
+  readonly starved: Set<GroupRunner>
 }
 
 interface AnswerCommand {
   readonly member: GroupMember
   readonly answer: Answer
   readonly done: (outcomes: ReadonlyArray<Group.Outcome> | StoreUnavailable) => void
-  /** What is known of the deliveries, in the order of the ids; none: such an event is not in the topic. */
-  readonly deliveries: ReadonlyArray<
-    { readonly seq: number; readonly generation: string | undefined } | undefined
-  >
+  /** In the order of the ids; none: the member has no such delivery, and its round looks the event up. */
+  readonly deliveries: Array<{ readonly seq: number; readonly generation: string | undefined } | undefined>
 }
 
 interface Departure {
@@ -104,10 +104,27 @@ interface Round {
   readonly gap: { readonly from: number; readonly to: number } | undefined
   /** Deliveries ended without an answer. */
   readonly lapsed: boolean
+  /** When the store did it, by its clock. */
+  readonly now: number
 }
 
 /** It has nothing, and nothing is on its way to it. */
 const isIdle = (member: GroupMember): boolean => member.inFlight === 0 && member.reserved === 0
+
+const freeCredit = (member: GroupMember): number => member.credit - member.inFlight - member.reserved
+
+/** It can be given something, of one topic or another. */
+const isTaking = (member: GroupMember): boolean => member.isStarted && !member.isPaused && !member.isClosed
+
+/** Whether the delivery is still the member's to answer, with its deadline ahead. */
+const isCurrent = (state: Group.GroupState, member: GroupMember, delivery: Held): boolean => {
+  const running = state.inFlight.get(delivery.seq)
+  return (
+    delivery.generation === state.generation &&
+    running?.member === member.id &&
+    running.attempt === delivery.attempt
+  )
+}
 
 /** The most events that one round hands out. */
 const roundLimit = 512
@@ -138,12 +155,15 @@ export class GroupRunner {
   #trimmedTo = 0
   #isAdopted = false
   #isRunning = false
+  #isHandingOut = false
   #isBurying = false
   #again = false
   #turn = 0
+  /** How far the store's clock is ahead of this hub's, as of the last round. */
+  #clockAhead = 0
+  /** The store failed: what members could not be given, or could not answer meanwhile, is to be made good. */
+  #isRecovering = false
   #timer: { readonly at: number; readonly fiber: Fiber.Fiber<void> } | undefined
-  /** There was something to deliver, and no credit. */
-  isStarved = false
 
   constructor(env: Environment, group: RunningGroup, topic: string) {
     this.#env = env
@@ -182,24 +202,8 @@ export class GroupRunner {
     done: (outcomes: ReadonlyArray<Group.Outcome> | StoreUnavailable) => void
   ): void {
     const held = member.held.get(this.topic)
-    const unknown = answer.ids.filter((id) => held?.has(id) !== true)
-    const submit = (found: ReadonlyMap<string, number>) => {
-      const deliveries = answer.ids.map((id) => {
-        const delivery = held?.get(id)
-        if (delivery !== undefined) return delivery
-        const seq = found.get(id)
-        return seq === undefined ? undefined : { seq, generation: undefined }
-      })
-      this.#answers.push({ member, answer, done, deliveries })
-      this.wake()
-    }
-    if (unknown.length === 0) return submit(new Map())
-    this.#env.fork(
-      Effect.match(this.#env.store.find({ topic: this.topic, ids: unknown }), {
-        onFailure: done,
-        onSuccess: submit
-      })
-    )
+    this.#answers.push({ member, answer, done, deliveries: answer.ids.map((id) => held?.get(id)) })
+    this.wake()
   }
 
   depart(departure: Departure): void {
@@ -219,6 +223,11 @@ export class GroupRunner {
     return !this.#isRunning && !this.#isBurying && this.#departures.length === 0 && this.#answers.length === 0
   }
 
+  /** A round is under way that may deliver something. */
+  get isHandingOut(): boolean {
+    return this.#isHandingOut
+  }
+
   stop(): void {
     this.#clearTimer()
   }
@@ -230,6 +239,7 @@ export class GroupRunner {
       while (this.#again) {
         this.#again = false
         const exit = yield* Effect.exit(this.#round())
+        this.#isHandingOut = false
         if (Exit.isSuccess(exit)) {
           if (exit.value) this.#again = true
         } else {
@@ -257,19 +267,29 @@ export class GroupRunner {
       const at = { group: this.#group.name, topic: this.topic }
       const known = this.#state ?? (yield* this.#env.groups.read(at)) ?? Group.initial("", 0)
       const allotments = this.#allot(known)
-      const found = yield* Effect.exit(this.#candidates(known, allotments))
-      if (Exit.isFailure(found)) {
-        for (const { limit, member } of allotments) member.reserved -= limit
-        return yield* Effect.failCause(found.cause)
-      }
-      const candidates = found.value
-      const answers = this.#answers
+      this.#isHandingOut = allotments.length > 0
+      return yield* this.#roundFrom(known, allotments).pipe(
+        Effect.ensuring(Effect.sync(() => this.#giveBack(allotments)))
+      )
+    })
+  }
+
+  #roundFrom(known: Group.GroupState, allotments: ReadonlyArray<Allotment>) {
+    return Effect.gen({ self: this }, function* () {
+      const at = { group: this.#group.name, topic: this.topic }
+      const began = this.#now()
+      const candidates = yield* this.#candidates(known, allotments)
+      // All at once: an answer that came before a departure has to be in its round, or in an earlier one.
+      const taken = this.#answers
       const departures = this.#departures
       const buried = this.#buried
       this.#answers = []
       this.#departures = []
       this.#buried = []
+      const answers = yield* this.#locate(taken)
       const adopt = !this.#isAdopted && this.#env.groups.exclusive
+      const recover = this.#isRecovering
+      this.#isRecovering = false
       const generation = this.#env.newGeneration()
       const randoms = answers.map(({ answer }) =>
         answer._tag === "Nack" ? answer.ids.map(() => this.#env.random.nextDoubleUnsafe()) : []
@@ -280,6 +300,7 @@ export class GroupRunner {
             before: before ?? Group.initial(generation, 0),
             now,
             adopt,
+            recover,
             answers,
             randoms,
             departures,
@@ -290,13 +311,13 @@ export class GroupRunner {
           return [round, round.state]
         })
       )
-      for (const { limit, member } of allotments) member.reserved -= limit
       if (Exit.isFailure(exit)) return yield* this.#failed(exit, answers, departures, buried)
       this.#isAdopted = true
       const round = exit.value
       this.#state = round.state
+      this.#clockAhead = round.now - this.#env.clock.currentTimeMillisUnsafe()
       this.#settleAnswers(answers, round)
-      if (round.lapsed) this.#reconcile(round.state)
+      if (round.lapsed || round.state.generation !== known.generation) this.#reconcile(round.state)
       for (const { done, member } of departures) {
         member.held.delete(this.topic)
         done()
@@ -304,8 +325,8 @@ export class GroupRunner {
       const delivered = yield* this.#deliver(round, candidates)
       if (round.state.dying.size > 0) this.#buryDying(round.state)
       this.#dropConsumed(round.state.next)
-      this.#schedule(round.state)
-      return delivered > 0 || round.state.next !== known.next
+      this.#schedule(round.state, began)
+      return delivered > 0 || round.lapsed || round.state.next !== known.next
     })
   }
 
@@ -314,6 +335,7 @@ export class GroupRunner {
     readonly before: Group.GroupState
     readonly now: number
     readonly adopt: boolean
+    readonly recover: boolean
     readonly answers: ReadonlyArray<AnswerCommand>
     readonly randoms: ReadonlyArray<ReadonlyArray<number>>
     readonly departures: ReadonlyArray<Departure>
@@ -338,6 +360,7 @@ export class GroupRunner {
     )
     state = Group.bury(state, round.buried)
     const beforeLapse = state
+    if (round.recover) state = this.#recover(state, limits)
     for (const { graceful, member } of round.departures) {
       state = graceful
         ? Group.leave(state, member.id, now)
@@ -365,19 +388,63 @@ export class GroupRunner {
       state = claimed.state
       claims.push({ allotment, deliveries: claimed.deliveries })
     }
-    return { state, outcomes, claims, gap, lapsed }
+    return { state, outcomes, claims, gap, lapsed, now }
+  }
+
+  /**
+   * What an outage kept from the members of this hub: claims that were stored although the store said that it
+   * failed never reached them, and go back; and more time for the rest, since nobody could answer.
+   */
+  #recover(before: Group.GroupState, limits: Group.Limits): Group.GroupState {
+    const heldBy = new Map<string, ReadonlySet<number>>()
+    for (const member of this.#group.members) {
+      const held = [...(member.held.get(this.topic)?.values() ?? [])]
+      const current = held.filter((delivery) => isCurrent(before, member, delivery))
+      heldBy.set(member.id, new Set(current.map(({ seq }) => seq)))
+    }
+    const lost: Array<Group.Refusal> = []
+    const late: Array<Group.Answer & { readonly byMs: number }> = []
+    for (const [seq, { deadline, member }] of before.inFlight) {
+      const held = heldBy.get(member)
+      if (held === undefined) continue
+      if (!held.has(seq)) lost.push({ seq, member, mode: "release", reason: "", random: 0 })
+      else if (deadline <= limits.now) late.push({ seq, member, byMs: this.#group.options.ackTimeoutMs })
+    }
+    return Group.extend(Group.nack(before, lost, limits).state, late, limits.now).state
   }
 
   // --- before a round ----------------------------------------------------------------------------------------
+
+  /** Finds the events of deliveries that a member does not have. What cannot be found out now is answered so. */
+  #locate(answers: ReadonlyArray<AnswerCommand>): Effect.Effect<ReadonlyArray<AnswerCommand>> {
+    const unknown = answers.filter(({ deliveries }) => deliveries.includes(undefined))
+    if (unknown.length === 0) return Effect.succeed(answers)
+    const ids = new Set(
+      unknown.flatMap(({ answer, deliveries }) => answer.ids.filter((_, i) => deliveries[i] === undefined))
+    )
+    return Effect.match(this.#env.store.find({ topic: this.topic, ids: [...ids] }), {
+      onFailure: (error) => {
+        for (const { done } of unknown) done(error)
+        return answers.filter((command) => !unknown.includes(command))
+      },
+      onSuccess: (seqs) => {
+        for (const { answer, deliveries } of unknown) {
+          answer.ids.forEach((id, i) => {
+            const seq = seqs.get(id)
+            if (seq !== undefined) deliveries[i] ??= { seq, generation: undefined }
+          })
+        }
+        return answers
+      }
+    })
+  }
 
   /** Members of this topic that can take something. */
   #takers(): ReadonlyArray<GroupMember> {
     if (this.#env.isDraining()) return []
     return [...this.#group.members].filter(
       (member) =>
-        member.isStarted &&
-        !member.isPaused &&
-        !member.isClosed &&
+        isTaking(member) &&
         (member.holdFor === undefined || member.holdFor === this) &&
         member.matches(this.topic)
     )
@@ -385,7 +452,7 @@ export class GroupRunner {
 
   /** Divides what there is to deliver among the members that have credit, each time beginning with another. */
   #allot(state: Group.GroupState): ReadonlyArray<Allotment> {
-    const now = this.#env.clock.currentTimeMillisUnsafe()
+    const now = this.#now()
     const takers = this.#takers()
     const suspect = Group.suspectDue(state, now)
     const allotments: Array<Allotment> = []
@@ -397,21 +464,21 @@ export class GroupRunner {
         allotments.push({ member: alone, limit: alone.credit, mode: "alone" })
       }
     } else {
-      for (const member of takers) if (member.holdFor === this && isIdle(member)) member.holdFor = undefined
+      for (const member of takers) if (member.holdFor === this && isIdle(member)) this.#letGo(member)
     }
-    const free = (member: GroupMember) => member.credit - member.inFlight - member.reserved
-    const shared = takers.filter((member) => member.holdFor === undefined && free(member) > 0)
+    const { starved } = this.#group
+    const shared = takers.filter((member) => member.holdFor === undefined && freeCredit(member) > 0)
     const work = this.#work(state, now)
-    this.isStarved = work > 0 && shared.length === 0
+    if (work > 0 && shared.length === 0) starved.add(this)
+    else starved.delete(this)
     if (work === 0 || shared.length === 0) return allotments
-    const others = [...this.#group.runners.values()].filter(
-      (runner) => runner !== this && runner.isStarved
-    ).length
+    const others = starved.size
     const each = Math.ceil(Math.min(work, roundLimit) / shared.length)
     const first = this.#turn++ % shared.length
     for (let i = 0; i < shared.length; i++) {
       const member = shared[(first + i) % shared.length]!
-      const limit = Math.min(each, Math.max(1, Math.ceil(free(member) / (others + 1))), free(member))
+      const free = freeCredit(member)
+      const limit = Math.min(each, Math.max(1, Math.ceil(free / (others + 1))), free)
       member.reserved += limit
       allotments.push({ member, limit, mode: "shared" })
     }
@@ -459,6 +526,15 @@ export class GroupRunner {
     )
   }
 
+  /** A round is over: the credit that it did not use can be used by others. */
+  #giveBack(allotments: ReadonlyArray<Allotment>): void {
+    for (const { limit, member } of allotments) {
+      member.reserved -= limit
+      if (member.holdFor !== undefined && member.holdFor !== this && isIdle(member)) member.holdFor.wake()
+    }
+    if (allotments.length > 0) this.#wakeStarved()
+  }
+
   // --- after a round -----------------------------------------------------------------------------------------
 
   /** The store refused the round. Nobody who asked for something is left without an answer. */
@@ -487,6 +563,7 @@ export class GroupRunner {
       return Effect.succeed(false)
     }
     // What must not be lost is tried again with the next round.
+    this.#isRecovering = true
     this.#departures = [...departures, ...this.#departures]
     this.#buried = [...buried, ...this.#buried]
     return Effect.failCause(exit.cause)
@@ -500,7 +577,13 @@ export class GroupRunner {
       if (answer._tag !== "Extend") {
         const done = outcomes.filter((outcome) => outcome === "done").length
         this.#env.recorder.add(answer._tag === "Ack" ? metrics.groupAcks : metrics.groupNacks, done)
-        for (const id of answer.ids) freed = this.#release(member, id) || freed
+        answer.ids.forEach((id, i) => {
+          // An answer about another attempt says nothing of the one that runs.
+          const delivery = member.held.get(this.topic)?.get(id)
+          if (outcomes[i] === "stale" && delivery !== undefined && isCurrent(round.state, member, delivery))
+            return
+          freed = this.#release(member, id) || freed
+        })
       }
       command.done(outcomes)
     }
@@ -521,19 +604,35 @@ export class GroupRunner {
     if (member.holdFor !== undefined && member.inFlight === 0) {
       // It is idle now: the suspect it is held for can be delivered, or was, and nothing holds it any more.
       const runner = member.holdFor
-      const now = this.#env.clock.currentTimeMillisUnsafe()
-      if (runner.#state === undefined || !Group.suspectDue(runner.#state, now)) member.holdFor = undefined
+      if (runner.#state === undefined || !Group.suspectDue(runner.#state, runner.#now())) {
+        member.holdFor = undefined
+      }
       runner.wake()
     }
     return true
   }
 
-  /** Credit is free, or a member is: topics of the group that had none go on. */
+  /** Credit is free, or a member is: topics of the group that had none go on, and this one behind them. */
   #wakeOthers(): void {
-    for (const runner of this.#group.runners.values()) {
-      if (runner !== this && runner.isStarved) runner.wake()
-    }
+    this.#wakeStarved()
     this.#again = true
+  }
+
+  /** As many as there is credit for: who is woken sets its part aside at once. */
+  #wakeStarved(): void {
+    for (const runner of [...this.#group.starved]) {
+      if (runner === this) continue
+      const isFree = (member: GroupMember) =>
+        isTaking(member) && member.holdFor === undefined && freeCredit(member) > 0
+      if (![...this.#group.members].some(isFree)) return
+      runner.wake()
+    }
+  }
+
+  /** The suspect that it was held for is not there any more. */
+  #letGo(member: GroupMember): void {
+    member.holdFor = undefined
+    this.#wakeOthers()
   }
 
   /** Deliveries that lapsed cost no credit any more; they can be answered until somebody else has them. */
@@ -543,8 +642,7 @@ export class GroupRunner {
       const held = member.held.get(this.topic)
       if (held === undefined) continue
       for (const [id, delivery] of held) {
-        const running = state.inFlight.get(delivery.seq)
-        if (running?.member === member.id && running.attempt === delivery.attempt) continue
+        if (isCurrent(state, member, delivery)) continue
         if (delivery.isOpen) {
           delivery.isOpen = false
           freed = this.#freeCredit(member)
@@ -565,7 +663,7 @@ export class GroupRunner {
       let delivered = 0
       for (const { allotment, deliveries } of round.claims) {
         const { member, mode } = allotment
-        if (mode === "alone" && deliveries.length === 0) member.holdFor = undefined
+        if (mode === "alone" && deliveries.length === 0) this.#letGo(member)
         if (deliveries.length === 0) continue
         delivered += deliveries.length
         const events: Array<GroupEvent> = []
@@ -602,9 +700,11 @@ export class GroupRunner {
           records.set(seq, candidate)
           continue
         }
-        const [found] = yield* this.#env.store
-          .read({ topic: this.topic, after: seq - 1, limit: 1 })
-          .pipe(Effect.retry(patience), Effect.orDie)
+        const [found] = yield* this.#env.store.read({ topic: this.topic, after: seq - 1, limit: 1 }).pipe(
+          Effect.tapError(() => Effect.sync(() => (this.#isRecovering = true))),
+          Effect.retry(patience),
+          Effect.orDie
+        )
         if (found?.seq === seq) records.set(seq, found)
         else if (found !== undefined) {
           this.#trimmedTo = Math.max(this.#trimmedTo, found.seq - 1)
@@ -669,12 +769,19 @@ export class GroupRunner {
     for (const { body } of dropped) this.#bufferLength -= body.length
   }
 
-  /** Wakes when the next deadline passes or the next retry is due, if anybody could be given something then. */
-  #schedule(state: Group.GroupState): void {
-    const now = this.#env.clock.currentTimeMillisUnsafe()
-    const at = this.#group.members.size === 0 ? Infinity : Group.wakeAt(state)
+  /** Now, by the store's clock: deadlines and retries are stored in its time. */
+  #now(): number {
+    return this.#env.clock.currentTimeMillisUnsafe() + this.#clockAhead
+  }
+
+  /**
+   * Wakes when the next deadline passes or the next retry is due, if anybody could be given something then.
+   * Retries that were due when the round began wait for credit, which wakes by itself.
+   */
+  #schedule(state: Group.GroupState, began: number): void {
+    const now = this.#now()
+    const at = this.#group.members.size === 0 ? Infinity : Group.wakeAt(state, began)
     if (at === Infinity) return this.#clearTimer()
-    // A retry that is due already waits for credit, which wakes by itself.
     const due = Math.max(at, now + 1)
     if (this.#timer !== undefined && this.#timer.at <= due && this.#timer.at > now) return
     this.#clearTimer()

@@ -1,11 +1,26 @@
-/** AccessControl by the policy that the claims carry. */
+/** AccessControl by the policy that the claims carry. Dead letters take the right to their originals, too. */
 import { Layer } from "effect"
 import type { Claims } from "../../domain/Claims.ts"
+import { originalsOf } from "../../domain/DeadLetter.ts"
 import * as Policy from "../../domain/Policy.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
 
 /** Decisions remembered per token. A client that asks about more topics than this is decided anew each time. */
 const remembered = 1_000
+
+const decide = (policy: Policy.Policy, request: Policy.Request): Policy.Decision => {
+  const decision = Policy.decide(policy, request)
+  if (decision._tag === "Denied" || request.action !== "subscribe") return decision
+  const original = originalsOf(request.topic)
+  return original === undefined ? decision : Policy.decide(policy, { ...request, topic: original })
+}
+
+const decideSubscription = (policy: Policy.Policy, request: Policy.SubscriptionRequest): Policy.Decision => {
+  const decision = Policy.decideSubscription(policy, request)
+  const originals = originalsOf(request.pattern)
+  if (decision._tag === "Denied" || originals === undefined) return decision
+  return Policy.decideSubscription(policy, { ...request, pattern: originals })
+}
 
 /**
  * Decisions are remembered with the claims they were made for: another token, or the same one verified again,
@@ -22,7 +37,7 @@ const remember = () => {
     const key = `${request.action} ${request.topic} ${request.group ?? ""}`
     let decision = decisions.get(key)
     if (decision === undefined) {
-      decision = Policy.decide(claims.policy, request)
+      decision = decide(claims.policy, request)
       if (decisions.size < remembered) decisions.set(key, decision)
     }
     return decision
@@ -32,6 +47,6 @@ const remember = () => {
 export const layer: Layer.Layer<AccessControl> = Layer.sync(AccessControl, () =>
   AccessControl.of({
     decide: remember(),
-    decideSubscription: (claims, request) => Policy.decideSubscription(claims.policy, request)
+    decideSubscription: (claims, request) => decideSubscription(claims.policy, request)
   })
 )

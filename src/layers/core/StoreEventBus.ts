@@ -1,5 +1,5 @@
 /** The EventBus over the parts of this hub: what the gateway does for sockets, for programs in the process. */
-import { Cause, Clock, Deferred, Effect, Exit, Layer, Queue, Result, Stream } from "effect"
+import { Cause, Clock, Deferred, Effect, Exit, Layer, Queue, Result, Schedule, Stream } from "effect"
 import * as Event from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
@@ -23,6 +23,9 @@ import { parentOf, withTraceparent } from "./traceparent.ts"
 
 /** Events a follower may have waiting, before the feed leaves what comes to the store. */
 const followAhead = 1_000
+
+/** What was handled is not to be handled again because the store was away: it is answered as long as it takes. */
+const patience = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("500 millis")])
 
 /** How long a consumer that stops waits for its goodbye to be durable. */
 const leaveTimeout = "5 seconds"
@@ -131,10 +134,11 @@ const make = Effect.fnUntraced(function* (limits: Event.EventLimits = Settings.l
                 ...(parent === undefined ? {} : { parent })
               }),
               Effect.flatMap((exit) =>
-                Effect.callback<void>((resume) => {
-                  // An answer that the store refuses is as good as none: the event comes again.
-                  member.answer(answerOf(delivery, exit), () => resume(Effect.void))
-                })
+                Effect.callback<void, StoreUnavailable>((resume) => {
+                  member.answer(answerOf(delivery, exit), (outcomes) =>
+                    resume("_tag" in outcomes ? Effect.fail(outcomes) : Effect.void)
+                  )
+                }).pipe(Effect.retry(patience), Effect.orDie)
               )
             )
           })

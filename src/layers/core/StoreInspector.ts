@@ -31,22 +31,20 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
   const exactly = (topic: string, seq: number) =>
     Effect.map(firstFrom(topic, seq), (record) => (record?.seq === seq ? record : undefined))
 
-  /** The group's state; as it will begin, when the group takes the topic and has not met it. */
-  const stateOf = (group: string, topic: string) =>
-    Effect.gen(function* () {
-      const state = yield* groups.read({ group, topic })
-      if (state !== undefined) return state
-      const takesIt = (yield* groups.list).some(
-        (one) => one.group === group && Topic.matches(one.pattern, topic)
-      )
-      return takesIt ? Group.initial("", 0) : yield* new GroupNotOnTopic({ group, topic })
-    })
+  /** As a group begins on a topic that it takes and has not met. */
+  const unmetState = (group: string, topic: string) =>
+    Effect.flatMap(groups.list, (registrations) =>
+      registrations.some((one) => one.group === group && Topic.matches(one.pattern, topic))
+        ? Effect.succeed(Group.initial("", 0))
+        : Effect.fail(new GroupNotOnTopic({ group, topic }))
+    )
 
   return Inspector.of({
     cursors: (topic) =>
       Effect.gen(function* () {
-        const { head } = yield* headOf(topic)
+        // States before the head: what is appended in between makes a group look behind, never done.
         const met = yield* groups.cursors(topic)
+        const { head } = yield* headOf(topic)
         const others = (yield* groups.list).filter(
           ({ group, pattern }) =>
             Topic.matches(pattern, topic) && !met.some((cursor) => cursor.group === group)
@@ -72,8 +70,9 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
 
     lag: ({ group, topic }) =>
       Effect.gen(function* () {
+        const met = yield* groups.read({ group, topic })
         const { head } = yield* headOf(topic)
-        const state = yield* stateOf(group, topic)
+        const state = met ?? (yield* unmetState(group, topic))
         const oldest = Group.oldestUnacked(state, head)
         const [cursor, tail, unacked, dead] = yield* Effect.all([
           exactly(topic, state.floor),

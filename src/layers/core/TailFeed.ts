@@ -11,7 +11,7 @@ import type { Position, StoredRecord } from "../../domain/Event.ts"
 import * as Topic from "../../domain/Topic.ts"
 import type { From } from "../../protocol/Messages.ts"
 import { Appender } from "../../services/Appender.ts"
-import { EventStore } from "../../services/EventStore.ts"
+import { EventStore, type Growth } from "../../services/EventStore.ts"
 import { type LiveBatch, LiveFeed, type LiveSink, UnrecoverablePosition } from "../../services/LiveFeed.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { positionsOf } from "./positions.ts"
@@ -116,6 +116,20 @@ const make = Effect.gen(function* () {
     }
   }
 
+  /** Nobody is at the end of the topic any more: everybody reads on from where they are, or from here. */
+  const fallBehind = (topic: string, position: Position): void => {
+    for (const feed of feedsOf(topic)) {
+      for (const subscriber of feed.subscribers) {
+        const behind = subscriber.behind.get(topic)
+        if (behind === undefined || behind.isAhead) {
+          const { position: own } = behind ?? { position }
+          subscriber.behind.set(topic, { position: own, isAhead: false, fromStart: false })
+        }
+        catchUp(subscriber)
+      }
+    }
+  }
+
   const handOut = (touched: Iterable<Feed>): void => {
     for (const feed of touched) {
       const records = feed.pending
@@ -144,12 +158,21 @@ const make = Effect.gen(function* () {
         const records = yield* store
           .read({ topic, after: tail.seq, ...chunk })
           .pipe(Effect.retry(patience), Effect.orDie)
+        // Nobody followed the topic for a while: whoever does now has another end of it.
+        if (tails.get(topic) !== tail) return
+        const [first] = records
+        // A part of the hole was trimmed: each subscriber finds that out, and tells it, by itself.
+        if (first !== undefined && first.seq > tail.seq + 1) fallBehind(topic, tail.seq)
         const touched = new Set<Feed>()
         for (const record of records) advance(tail, record, touched)
         handOut(touched)
-        if (records.length === 0 && !tail.grew) return
+        if (records.length === 0 && !tail.grew) {
+          // In the same turn as the look at `grew`: what is committed next has to see it.
+          tail.reading = false
+          return
+        }
       }
-    }).pipe(Effect.ensuring(Effect.sync(() => (tail.reading = false))))
+    }).pipe(Effect.onError(() => Effect.sync(() => (tail.reading = false))))
 
   const read = (topic: string, tail: Tail): void => {
     tail.grew = true
@@ -187,16 +210,17 @@ const make = Effect.gen(function* () {
     handOut(touched)
   }
 
+  const grown = (topics: ReadonlyArray<Growth>): void => {
+    for (const { head, topic } of topics) {
+      const tail = tailOf(topic)
+      if (tail !== undefined && head > tail.seq) read(topic, tail)
+    }
+  }
+
   yield* appender.onCommitted(committed)
+  yield* appender.onGrown(grown)
   yield* store.changes.pipe(
-    Stream.runForEach((grown) =>
-      Effect.sync(() => {
-        for (const { head, topic } of grown) {
-          const tail = tailOf(topic)
-          if (tail !== undefined && head > tail.seq) read(topic, tail)
-        }
-      })
-    ),
+    Stream.runForEach((topics) => Effect.sync(() => grown(topics))),
     Effect.forkScoped
   )
 
@@ -214,10 +238,11 @@ const make = Effect.gen(function* () {
     behind: Behind,
     records: ReadonlyArray<StoredRecord>
   ): void => {
-    const end = tails.get(topic)?.seq ?? behind.position
+    const end = tails.get(topic)?.seq ?? 0
     const first = records[0]
     if (first === undefined) {
-      // Everything the store has was read, and the end is never further than the store.
+      // The end may have moved on since the store looked.
+      if (behind.position < end) return
       subscriber.behind.delete(topic)
       if (behind.position > end) subscriber.behind.set(topic, { ...behind, isAhead: true })
       return
@@ -280,8 +305,13 @@ const make = Effect.gen(function* () {
           limit: 1_000,
           ...(after === undefined ? {} : { after })
         })
+        // Whoever waited for it has left: nobody would move these ends on.
+        if (feed.users === 0) return
         for (const { head, topic } of page.items) {
-          if (!tails.has(topic)) tails.set(topic, { seq: head, reading: false, grew: false })
+          if (tails.has(topic)) continue
+          tails.set(topic, { seq: head, reading: false, grew: false })
+          // Others follow it without having heard of it: they have nothing of it yet.
+          fallBehind(topic, 0)
         }
         after = page.next
       } while (after !== undefined)
@@ -379,7 +409,7 @@ const make = Effect.gen(function* () {
             subscriber.paused = false
             catchUp(subscriber)
           },
-          behind: () => subscriber.behind.size
+          behind: () => [...subscriber.behind.values()].filter(({ isAhead }) => !isAhead).length
         }
       })
   })

@@ -6,22 +6,11 @@
  */
 import { Effect } from "effect"
 import type { Position } from "../../domain/Event.ts"
-import type { Pattern } from "../../domain/Topic.ts"
+import { matches, type Pattern } from "../../domain/Topic.ts"
 import type { From } from "../../protocol/Messages.ts"
 import type { EventStore } from "../../services/EventStore.ts"
 import { UnrecoverablePosition } from "../../services/LiveFeed.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
-
-const known = (
-  topic: string,
-  position: Position,
-  head: Position
-): Effect.Effect<Position, UnrecoverablePosition> =>
-  position <= head
-    ? Effect.succeed(position)
-    : Effect.fail(
-        new UnrecoverablePosition({ reason: `'${topic}' ends at ${head}, before position ${position}` })
-      )
 
 export const positionsOf = (
   store: EventStore["Service"],
@@ -30,13 +19,23 @@ export const positionsOf = (
   pattern: Pattern
 ): Effect.Effect<ReadonlyMap<string, Position>, UnrecoverablePosition | StoreUnavailable> =>
   Effect.gen(function* () {
+    /** A position that somebody had. Another hub may have given it, and this one not know of that growth yet. */
+    const resume = (topic: string, position: Position) =>
+      Effect.gen(function* () {
+        const head = heads.get(topic)
+        if (position <= (head ?? 0)) return head === undefined ? undefined : position
+        const found = matches(pattern, topic) ? yield* store.head(topic) : undefined
+        if (found !== undefined && position <= found.head) return position
+        const reason = `'${topic}' ends at ${found?.head ?? 0}, before position ${position}`
+        return yield* new UnrecoverablePosition({ reason })
+      })
+
     if (from === "new") return heads
     if (from === "start") return new Map(Array.from(heads.keys(), (topic) => [topic, 0]))
     const positions = new Map<string, Position>()
     if ("after" in from) {
-      const head = heads.get(pattern.name) ?? 0
-      const position = yield* known(pattern.name, from.after, head)
-      return head === 0 ? positions : positions.set(pattern.name, position)
+      const position = yield* resume(pattern.name, from.after)
+      return position === undefined ? positions : positions.set(pattern.name, position)
     }
     if ("time" in from) {
       for (const topic of heads.keys()) {
@@ -44,13 +43,10 @@ export const positionsOf = (
       }
       return positions
     }
-    for (const [topic, position] of Object.entries(from.topics)) {
-      yield* known(topic, position, heads.get(topic) ?? 0)
-    }
-    for (const [topic, head] of heads) {
-      // A topic may be called `constructor`: only what was given counts.
-      const given = Object.hasOwn(from.topics, topic) ? from.topics[topic] : undefined
-      positions.set(topic, given ?? (from.rest === "new" ? head : 0))
+    for (const [topic, head] of heads) positions.set(topic, from.rest === "new" ? head : 0)
+    for (const [topic, given] of Object.entries(from.topics)) {
+      const position = yield* resume(topic, given)
+      if (position !== undefined) positions.set(topic, position)
     }
     return positions
   })

@@ -5,12 +5,13 @@
  * anything but whether an event may still go to this client.
  */
 import type { Duplex } from "node:stream"
-import { Effect, Exit, Fiber, Scope } from "effect"
+import { Effect, Exit, type Fiber, Scope } from "effect"
 import type { WebSocket } from "ws"
 import type { Claims } from "../../domain/Claims.ts"
 import * as Session from "../../domain/Session.ts"
+import { matches } from "../../domain/Topic.ts"
 import { CloseCode, type ErrorCode } from "../../protocol/Codes.ts"
-import { decodeFrame } from "../../protocol/Decode.ts"
+import { type Decoded, decodeFrame } from "../../protocol/Decode.ts"
 import type {
   Ack,
   EndReason,
@@ -50,11 +51,12 @@ interface Running {
   readonly key: Session.SubscriptionKey
   readonly subscription: Session.Subscription
   readonly scope: Scope.Closeable
-  /** Ends when the subscription stands, or came to nothing. */
-  starting: Fiber.Fiber<void> | undefined
   live: LiveSubscription | undefined
   member: Member | undefined
-  isClosed: boolean
+  /** Nothing of it is sent any more; its scope may be open until its goodbye is said. */
+  isOver: boolean
+  /** The hub ended it before its request was answered. */
+  ended: EndReason | undefined
 }
 
 /** A publisher that meets a full queue comes back after this many milliseconds. */
@@ -77,8 +79,14 @@ export class Connection {
   readonly #ws: WebSocket
   readonly #out: Outbound
   readonly #running = new Map<Session.SubscriptionKey, Running>()
-  /** Subscriptions that were ended by the client and still say goodbye. */
-  readonly #leaving = new Set<Running>()
+  /** Those of them that do not stand yet: what depends on one waits. */
+  readonly #starting = new Set<Running>()
+  /** What came and is not looked at yet, and what is to be done about what was. */
+  #received: Array<Decoded> = []
+  readonly #actions: Array<Session.Action> = []
+  #isWorking = false
+  /** Requests that are with a store. */
+  #pending = 0
   #session: Session.Session
   #isReading = true
 
@@ -87,9 +95,9 @@ export class Connection {
     this.#context = context
     this.#ws = ws
     const framing = ws.protocol === "" ? "single" : "array"
-    this.#out = new Outbound(socket, framing, context.limits.maxOutboundBytes)
+    this.#out = new Outbound(ws, socket, framing, context.limits.maxOutboundBytes)
     this.#session = Session.open(this.id, context.now(), context.settings)
-    ws.on("message", (data, isBinary) => this.#received(data as Buffer, isBinary))
+    ws.on("message", (data, isBinary) => this.#receive(data as Buffer, isBinary))
     ws.on("pong", () => this.#step({ _tag: "Pong" }))
     // What went wrong is in the close code; without a listener it would end the process.
     ws.on("error", () => {})
@@ -115,6 +123,11 @@ export class Connection {
     return this.#session.claims
   }
 
+  /** Nothing that the client asked for is unanswered. */
+  get isQuiet(): boolean {
+    return this.#pending === 0 && this.#received.length === 0
+  }
+
   // --- what happens to it ------------------------------------------------------------------------------------
 
   tick(now: number): void {
@@ -130,37 +143,55 @@ export class Connection {
     this.#send({ op: "DRAIN", retryAfterMs })
   }
 
+  /** There is no place for this client: it comes back later. */
+  refuse(retryAfterMs: number): void {
+    const why = "the hub has too many connections"
+    this.#err(undefined, "unavailable", why, { retryAfterMs })
+    this.close(CloseCode.tooManyConnections, why)
+  }
+
+  /** Whatever the client still sends is not looked at, and what its groups gave it is free at once. */
   close(code: CloseCode, reason: string): void {
-    this.#out.close()
+    this.#over()
+    this.#out.flush()
     this.#ws.close(code, closeReason(reason))
+    // The client's answer to the close has to be read.
+    this.#regulate()
   }
 
   terminate(): void {
     this.#ws.terminate()
   }
 
-  #received(data: Buffer, isBinary: boolean): void {
-    const messages = isBinary
-      ? [{ op: "MALFORMED", msg: "frames are text" } as const]
+  #receive(data: Buffer, isBinary: boolean): void {
+    const messages: ReadonlyArray<Decoded> = isBinary
+      ? [{ op: "MALFORMED", msg: "frames are text" }]
       : decodeFrame(data.toString("utf8"), {
           maxMessages: this.#context.limits.maxMessagesPerFrame,
           maxAckIds: this.#context.limits.maxAckIds
         })
-    this.#step({ _tag: "Received", messages, now: this.#context.now() })
-    this.#regulate()
+    this.#received.push(...messages)
+    this.#work()
   }
 
   #closed(code: number): void {
     this.#context.recorder.add(metrics.connectionsClosed, 1, { code: closeLabel(code) })
-    this.#session = { ...this.#session, phase: "closed" }
-    for (const running of [...this.#running.values(), ...this.#leaving]) this.#end(running)
-    this.#running.clear()
+    this.#over()
     this.#context.onClosed(this)
   }
 
-  /** A client that does not read what it asked for is not asked for more. */
+  #over(): void {
+    this.#session = { ...this.#session, phase: "closed", verifying: undefined, queued: [] }
+    this.#received = []
+    for (const running of this.#running.values()) this.#end(running)
+    this.#running.clear()
+  }
+
+  /** A client that does not read what it asked for is not asked for more, nor one whose messages wait. */
   #regulate(): void {
-    const mayRead = !this.#out.isFull && this.#session.verifying === undefined
+    const { phase, verifying } = this.#session
+    const isBusy = verifying !== undefined || this.#received.length > 0 || this.#out.isFull
+    const mayRead = phase === "closed" || !isBusy
     if (mayRead === this.#isReading) return
     this.#isReading = mayRead
     if (mayRead) this.#ws.resume()
@@ -181,7 +212,36 @@ export class Connection {
   #step(input: Session.Input): void {
     const { actions, session } = Session.step(this.#session, input, this.#context)
     this.#session = session
-    for (const action of actions) this.#perform(action)
+    this.#actions.push(...actions)
+    this.#work()
+  }
+
+  /** One after the other: what comes of carrying out an action goes behind the actions that were before it. */
+  #work(): void {
+    if (this.#isWorking) return
+    this.#isWorking = true
+    for (;;) {
+      const action = this.#actions.shift()
+      if (action !== undefined) {
+        this.#perform(action)
+        continue
+      }
+      const [message] = this.#received
+      if (message === undefined || this.#mustWait(message)) break
+      this.#received.shift()
+      this.#step({ _tag: "Received", messages: [message], now: this.#context.now() })
+    }
+    this.#isWorking = false
+    this.#regulate()
+  }
+
+  /**
+   * Messages apply in their order, but a subscription takes a while to begin: so that an event published
+   * behind it is among its events, what depends on it waits, and so does all that follows.
+   */
+  #mustWait(message: Decoded): boolean {
+    for (const { subscription } of this.#starting) if (dependsOn(message, subscription)) return true
+    return false
   }
 
   #perform(action: Session.Action): void {
@@ -236,17 +296,13 @@ export class Connection {
           reason: error.message,
           now: now()
         })
-      }).pipe(
-        Effect.map((input) => {
-          this.#step(input)
-          this.#regulate()
-        })
-      )
+      }).pipe(Effect.map((input) => this.#step(input)))
     )
   }
 
   #append({ record, ref }: Extract<Session.Action, { readonly _tag: "Append" }>): void {
     const done = (outcome: AppendOutcome): void => {
+      this.#pending--
       if (outcome._tag === "Appended") {
         const { duplicate, id, seq, storedAt } = outcome
         if (ref === undefined) return
@@ -260,7 +316,8 @@ export class Connection {
         this.#err(ref, "unavailable", "the event was not stored; send it again with the same id")
       }
     }
-    if (!this.#context.appender.offer(record, done)) {
+    if (this.#context.appender.offer(record, done)) this.#pending++
+    else {
       this.#err(ref, "unavailable", "too many events wait for the store", {
         retryAfterMs: retryWhenOverloaded
       })
@@ -274,48 +331,70 @@ export class Connection {
       key,
       subscription,
       scope: Scope.makeUnsafe(),
-      starting: undefined,
       live: undefined,
       member: undefined,
-      isClosed: false
+      isOver: false,
+      ended: undefined
     }
     this.#running.set(key, running)
+    this.#starting.add(running)
     const start = subscription.group === undefined ? this.#follow : this.#join
-    running.starting = this.#context.fork(
+    this.#context.fork(
       start.call(this, running, message).pipe(
         Scope.provide(running.scope),
-        Effect.catchCause((cause) =>
-          Effect.andThen(
-            Effect.logError("a subscription failed", cause),
-            Effect.sync(() => this.#startFailed(running, message.ref, "internal", "the subscription failed"))
+        Effect.catchCause((cause) => {
+          const id = this.#context.makeId()
+          return Effect.logError("a subscription failed", cause).pipe(
+            Effect.annotateLogs({ id }),
+            Effect.andThen(
+              Effect.sync(() => this.#startFailed(running, message.ref, "internal", `it is logged as ${id}`))
+            )
           )
-        )
+        })
       )
     )
   }
 
-  #startFailed(running: Running, ref: Ref | undefined, code: ErrorCode, msg: string): void {
-    this.#err(ref, code, msg)
-    if (this.#running.get(running.key) === running) {
-      this.#running.delete(running.key)
-      this.#step({ _tag: "Ended", key: running.key, reason: undefined })
-    }
-    this.#end(running)
+  /**
+   * The subscription stands: its request is answered, and nothing of it comes before that. What the client
+   * sent behind it goes first: an ACK of what lapsed has to be there before that is delivered again.
+   */
+  #started(
+    running: Running,
+    subscription: { readonly start: () => void },
+    ref: Ref | undefined,
+    fields: Readonly<Record<string, unknown>>
+  ): void {
+    if (running.isOver) return
+    this.#starting.delete(running)
+    this.#ok(ref, fields)
+    if (running.ended !== undefined) this.#endedByHub(running, running.ended)
+    this.#work()
+    queueMicrotask(() => subscription.start())
   }
 
+  #startFailed(running: Running, ref: Ref | undefined, code: ErrorCode, msg: string): void {
+    if (running.isOver) return
+    this.#err(ref, code, msg)
+    this.#starting.delete(running)
+    this.#running.delete(running.key)
+    this.#end(running)
+    this.#step({ _tag: "Ended", key: running.key, reason: undefined })
+  }
+
+  /** Without a goodbye: what a member has is free at once, and the attempts count. */
   #end(running: Running): void {
-    if (running.isClosed) return
-    running.isClosed = true
-    this.#leaving.delete(running)
+    running.isOver = true
     this.#context.fork(Scope.close(running.scope, Exit.void))
   }
 
-  /** The hub ends a subscription, and says why. */
+  /** The hub ends a subscription, and says why; not before its request is answered. */
   #endedByHub(running: Running, reason: EndReason): void {
-    if (this.#running.get(running.key) !== running) return
+    if (running.isOver) return
+    if (this.#starting.has(running)) return void (running.ended = reason)
     this.#running.delete(running.key)
     this.#step({ _tag: "Ended", key: running.key, reason })
-    this.#end(running)
+    this.#context.fork(this.#leave(running))
   }
 
   /** The right to an event is decided again, whenever one goes out. */
@@ -330,7 +409,7 @@ export class Connection {
     gap: { readonly topic: string; readonly from: number; readonly to: number }
   ): void {
     const { group, pattern } = running.subscription
-    if (running.isClosed || !this.#mayHave(gap.topic, group)) return
+    if (running.isOver || !this.#mayHave(gap.topic, group)) return
     const message: Gap = {
       op: "GAP",
       sub: pattern.name,
@@ -364,15 +443,15 @@ export class Connection {
             running.live = live
             const visible = [...live.heads].filter(([name]) => this.#mayHave(name, undefined))
             const heads = Object.fromEntries(visible.slice(0, maxHeads))
-            this.#ok(ref, { topic, heads, ...(visible.length > maxHeads ? { more: true } : {}) })
-            live.start()
+            const more = visible.length > maxHeads ? { more: true } : {}
+            this.#started(running, live, ref, { topic, heads, ...more })
           }
         })
       )
   }
 
   #deliverLive(running: Running, batch: LiveBatch, closeWhenSlow: boolean): boolean {
-    if (running.isClosed) return true
+    if (running.isOver) return true
     if (this.#out.isFull) {
       if (closeWhenSlow) this.close(CloseCode.slowConsumer, "the client reads too slowly")
       return false
@@ -421,7 +500,7 @@ export class Connection {
         credit: opts?.credit ?? this.#context.defaultCredit,
         sink: {
           deliver: (events) => {
-            if (running.isClosed) return
+            if (running.isOver) return
             if (events.some(({ record }) => !this.#mayHave(record.topic, group))) {
               return this.#endedByHub(running, "revoked")
             }
@@ -446,8 +525,7 @@ export class Connection {
           },
           onSuccess: (member) => {
             running.member = member
-            this.#ok(ref, { topic, group })
-            member.start()
+            this.#started(running, member, ref, { topic, group })
           }
         })
       )
@@ -458,15 +536,22 @@ export class Connection {
     const running = this.#running.get(key)
     if (running === undefined) return this.#ok(message?.ref)
     this.#running.delete(key)
-    this.#leaving.add(running)
+    this.#pending++
     this.#context.fork(
-      Effect.gen({ self: this }, function* () {
-        if (running.starting !== undefined) yield* Fiber.await(running.starting)
-        const left = yield* Effect.exit(running.member?.leave ?? Effect.void)
-        this.#end(running)
-        if (Exit.isSuccess(left)) this.#ok(message?.ref)
+      Effect.map(this.#leave(running), (left) => {
+        this.#pending--
+        if (left) this.#ok(message?.ref)
         else this.#err(message?.ref, "unavailable", "the store is not available")
       })
+    )
+  }
+
+  /** Says goodbye: what a member has is free, and the attempts do not count. False: it could not be stored. */
+  #leave(running: Running): Effect.Effect<boolean> {
+    running.isOver = true
+    return Effect.exit(running.member?.leave ?? Effect.void).pipe(
+      Effect.tap(() => Scope.close(running.scope, Exit.void)),
+      Effect.map(Exit.isSuccess)
     )
   }
 
@@ -476,11 +561,13 @@ export class Connection {
     const ids = message.op === "ACK" ? message.ids : [message.id]
     const members: Array<Member> = []
     for (const { member, subscription } of this.#running.values()) {
-      if (subscription.group === group && member !== undefined) members.push(member)
+      if (member !== undefined && subscription.group === group && matches(subscription.pattern, topic)) {
+        members.push(member)
+      }
     }
     const [first] = members
     if (first === undefined) {
-      return this.#err(ref, "not_subscribed", `group '${group}' is not subscribed yet`)
+      return this.#err(ref, "not_subscribed", `group '${group}' of '${topic}' is not subscribed any more`)
     }
     const shares = new Map<Member, Array<string>>()
     for (const id of ids) {
@@ -493,16 +580,37 @@ export class Connection {
     const stale: Array<string> = []
     let open = shares.size
     let failed = false
+    this.#pending++
     for (const [member, share] of shares) {
       member.answer(answerOf(message, share), (outcomes) => {
         open--
         if ("_tag" in outcomes) failed = true
         else share.forEach((id, i) => outcomes[i] === "stale" && stale.push(id))
         if (open > 0) return
+        this.#pending--
         if (failed) this.#err(ref, "unavailable", "the answer was not stored; send it again")
         else this.#ok(ref, stale.length > 0 ? { stale } : undefined)
       })
     }
+  }
+}
+
+/** Whether a message means something else before the subscription stands than after. */
+const dependsOn = (message: Decoded, { group, pattern }: Session.Subscription): boolean => {
+  switch (message.op) {
+    case "AUTH":
+      return true
+    case "PUBLISH":
+      return matches(pattern, message.topic)
+    case "SUBSCRIBE":
+    case "UNSUBSCRIBE":
+      return message.group === group && message.topic === pattern.name
+    case "ACK":
+    case "NACK":
+    case "EXTEND":
+      return message.group === group && matches(pattern, message.topic)
+    default:
+      return false
   }
 }
 

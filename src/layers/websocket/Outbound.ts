@@ -5,24 +5,23 @@
  * asks `isFull` first; nothing is dropped here.
  */
 import type { Duplex } from "node:stream"
-import { type Framing, textFrame } from "./frames.ts"
-
-/** A client takes at most this many messages in a frame. */
-const maxMessages = 1_000
+import { WebSocket } from "ws"
+import { type Framing, maxMessages, textFrame } from "./frames.ts"
 
 /** Characters after which a frame is full. */
 const maxLength = 256 * 1024
 
 export class Outbound {
   readonly framing: Framing
+  readonly #ws: WebSocket
   readonly #socket: Duplex
   readonly #maxBytes: number
   #messages: Array<string> = []
   #length = 0
   #isScheduled = false
-  #isClosed = false
 
-  constructor(socket: Duplex, framing: Framing, maxBytes: number) {
+  constructor(ws: WebSocket, socket: Duplex, framing: Framing, maxBytes: number) {
+    this.#ws = ws
     this.#socket = socket
     this.framing = framing
     this.#maxBytes = maxBytes
@@ -62,13 +61,8 @@ export class Outbound {
     else for (const message of messages) this.#write(textFrame(message))
   }
 
-  /** Nothing may follow a close frame. */
-  close(): void {
-    this.flush()
-    this.#isClosed = true
-  }
-
   #write(frame: Buffer): void {
-    if (!this.#isClosed && this.#socket.writable) this.#socket.write(frame)
+    // Nothing may follow a close frame: RFC 6455, section 5.5.1.
+    if (this.#ws.readyState === WebSocket.OPEN && this.#socket.writable) this.#socket.write(frame)
   }
 }

@@ -145,7 +145,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       connections.add(connection)
       recorder.add(metrics.connectionsOpened, 1)
       if (connections.size > limits.maxConnections) {
-        connection.close(CloseCode.tooManyConnections, "the hub has too many connections")
+        connection.refuse(settings.reconnectSpreadMs)
       }
     })
   })
@@ -178,8 +178,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   // --- the end -----------------------------------------------------------------------------------------------
 
-  /** Nothing is delivered and unanswered, nothing waits for the store; or time is up. */
-  const quiet = Effect.sync(() => groups.inFlight() === 0 && appender.queued() === 0).pipe(
+  /** Nothing is unanswered, neither deliveries nor requests; or time is up. */
+  const quiet = Effect.sync(
+    () => groups.inFlight() === 0 && [...connections].every((connection) => connection.isQuiet)
+  ).pipe(
     Effect.repeat({ until: (isQuiet) => isQuiet, schedule: Schedule.spaced("10 millis") }),
     Effect.timeoutOption(settings.drainMs)
   )

@@ -47,6 +47,17 @@ export const groupMessage = (pattern: string, group: string, event: GroupEvent):
   )
 }
 
+/** A frame holds at most this many messages. */
+export const maxMessages = 1_000
+
+const arrayFrames = (messages: ReadonlyArray<string>): ReadonlyArray<Buffer> => {
+  const frames: Array<Buffer> = []
+  for (let at = 0; at < messages.length; at += maxMessages) {
+    frames.push(textFrame(`[${messages.slice(at, at + maxMessages).join(",")}]`))
+  }
+  return frames
+}
+
 /** How the messages of a batch are framed: all in one for clients that take arrays, else each in its own. */
 export type Framing = "array" | "single"
 
@@ -55,7 +66,7 @@ export const liveFrames = (batch: LiveBatch, framing: Framing): ReadonlyArray<Bu
   const made = batch.shared.get(framing)
   if (made !== undefined) return made as ReadonlyArray<Buffer>
   const messages = liveMessages(batch)
-  const frames = framing === "array" ? [textFrame(`[${messages.join(",")}]`)] : messages.map(textFrame)
+  const frames = framing === "array" ? arrayFrames(messages) : messages.map(textFrame)
   batch.shared.set(framing, frames)
   return frames
 }
