@@ -137,7 +137,9 @@ const parseStore = (text: string): Store | Wrong => {
   return /^mongodb(?:\+srv)?:\/\//.test(text) ? noMongo : new Wrong("must be sqlite:<path> or memory:")
 }
 
-const noMongo = new Wrong("MongoDB is not available in this version; use HUB_STORE=sqlite:<path> or memory:")
+const noMongo = new Wrong(
+  "asks for MongoDB, which is not available in this version; use HUB_STORE=sqlite:<path> or memory:"
+)
 
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || /^127(?:\.\d{1,3}){3}$/.test(host)

@@ -37,7 +37,7 @@ const stripTypes = (source: string): string => {
   }
 }
 
-/** Read once, and kept: they are few and small. */
+/** Read once, and kept: they are few and small. What does not exist is looked for again, so that no list of it grows. */
 export const makeAssets = (): ((path: string) => Effect.Effect<Asset | undefined>) => {
   const loaded = new Map<string, Promise<Asset | undefined>>()
 
@@ -56,7 +56,13 @@ export const makeAssets = (): ((path: string) => Effect.Effect<Asset | undefined
   return (path) => {
     if (!servable.test(path)) return Effect.succeed(undefined)
     let asset = loaded.get(path)
-    if (asset === undefined) loaded.set(path, (asset = load(path)))
+    if (asset === undefined) {
+      asset = load(path).then((found) => {
+        if (found === undefined) loaded.delete(path)
+        return found
+      })
+      loaded.set(path, asset)
+    }
     return Effect.promise(() => asset)
   }
 }

@@ -5,7 +5,7 @@
  * anything but whether an event may still go to this client.
  */
 import type { Duplex } from "node:stream"
-import { Effect, Exit, type Fiber, Scope } from "effect"
+import { Cause, Effect, Exit, type Fiber, Scope } from "effect"
 import type { WebSocket } from "ws"
 import type { Claims } from "../../domain/Claims.ts"
 import * as Session from "../../domain/Session.ts"
@@ -220,6 +220,16 @@ export class Connection {
   #work(): void {
     if (this.#isWorking) return
     this.#isWorking = true
+    try {
+      this.#workAll()
+    } catch (error) {
+      this.#broke(error)
+    }
+    this.#isWorking = false
+    this.#regulate()
+  }
+
+  #workAll(): void {
     for (;;) {
       const action = this.#actions.shift()
       if (action !== undefined) {
@@ -227,12 +237,21 @@ export class Connection {
         continue
       }
       const [message] = this.#received
-      if (message === undefined || this.#mustWait(message)) break
+      if (message === undefined || this.#mustWait(message)) return
       this.#received.shift()
       this.#step({ _tag: "Received", messages: [message], now: this.#context.now() })
     }
-    this.#isWorking = false
-    this.#regulate()
+  }
+
+  /** A bug in the hub costs one connection, whose state nobody knows any more, and no other. */
+  #broke(error: unknown): void {
+    const id = this.#context.makeId()
+    this.#context.fork(
+      Effect.logError("a connection failed", Cause.die(error)).pipe(Effect.annotateLogs({ id }))
+    )
+    this.#actions.length = 0
+    this.#err(undefined, "internal", `it is logged as ${id}`)
+    this.close(CloseCode.restart, "the connection failed")
   }
 
   /**
