@@ -3,6 +3,7 @@
  *
  * Strings of a log call are its message; plain objects among its arguments are fields beside it.
  */
+import { inspect } from "node:util"
 import { Cause, type Layer, Logger, References } from "effect"
 import type { LogFormat } from "./HubConfig.ts"
 
@@ -14,12 +15,24 @@ const isFields = (part: unknown): part is Fields =>
   !(part instanceof Error) &&
   Object.getPrototypeOf(part) === Object.prototype
 
-const textOf = (part: unknown): string =>
-  typeof part === "string"
-    ? part
-    : part instanceof Error
-      ? part.message
-      : (JSON.stringify(part) ?? String(part))
+const printable = (_key: string, value: unknown): unknown =>
+  typeof value === "bigint" ? String(value) : value
+
+/** A line must never be lost over what is in it: what is no JSON is shown as Node would show it. */
+const jsonOf = (value: unknown): string => {
+  try {
+    return JSON.stringify(value, printable) ?? String(value)
+  } catch {
+    return JSON.stringify(inspect(value))
+  }
+}
+
+/** An error with what caused it: that a store does not answer is no news without the why. */
+const textOf = (part: unknown): string => {
+  if (typeof part === "string") return part
+  if (!(part instanceof Error)) return jsonOf(part)
+  return part.cause instanceof Error ? `${part.message}: ${textOf(part.cause)}` : part.message
+}
 
 interface Line {
   readonly msg: string
@@ -53,9 +66,11 @@ const lineOf = (options: Logger.Options<unknown>): Line => {
 export const formatJson = (options: Logger.Options<unknown>): string => {
   const { cause, fields, level, msg, time } = lineOf(options)
   const own = { level, time, ...(cause === undefined ? {} : { cause }) }
-  return JSON.stringify(Object.assign({ msg }, fields, { msg }, own), (_key, value: unknown) =>
-    typeof value === "bigint" ? String(value) : value
-  )
+  try {
+    return JSON.stringify(Object.assign({ msg }, fields, { msg }, own), printable)
+  } catch {
+    return JSON.stringify({ msg, fields: inspect(fields), ...own })
+  }
 }
 
 const formatPretty = (options: Logger.Options<unknown>): string => {
