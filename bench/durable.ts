@@ -6,7 +6,7 @@ import { frames, sdk } from "./peers/eventHub.ts"
 import { jetStream } from "./peers/nats.ts"
 import { redisStreams } from "./peers/redis.ts"
 import { type DurableSession, type Peer, sleep } from "./Peer.ts"
-import type { Row, Scenario } from "./main.ts"
+import type { Row, Scenario } from "./Scenario.ts"
 
 const quantile = (sorted: ReadonlyArray<number>, q: number): number =>
   sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? NaN

@@ -3,7 +3,7 @@ import { fanout as eventHub } from "./peers/eventHub.ts"
 import { natsFanout } from "./peers/nats.ts"
 import { plainWs, socketIo } from "./peers/plain.ts"
 import { type FanoutSession, type Peer, sleep } from "./Peer.ts"
-import type { Row, Scenario } from "./main.ts"
+import type { Row, Scenario } from "./Scenario.ts"
 
 /** Deliveries that may be under way, so that brokers measure how fast they are and not how much they buffer. */
 const maxUnderWay = 20_000

@@ -9,7 +9,7 @@ import * as RandomIds from "../src/layers/core/RandomIds.ts"
 import * as SqliteDatabase from "../src/layers/sqlite/SqliteDatabase.ts"
 import * as SqliteEventStore from "../src/layers/sqlite/SqliteEventStore.ts"
 import { Appender } from "../src/services/Appender.ts"
-import type { Row, Scenario } from "./main.ts"
+import type { Row, Scenario } from "./Scenario.ts"
 import { body } from "./Peer.ts"
 
 const measure = async (

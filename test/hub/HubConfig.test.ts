@@ -4,13 +4,14 @@ import { Redacted, Result } from "effect"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import * as Settings from "../../src/domain/Settings.ts"
+import type { Problem } from "../../src/hub/environment.ts"
 import * as HubConfig from "../../src/hub/HubConfig.ts"
 
 type Env = Readonly<Record<string, string>>
 
 const settingsOf = (env: Env): HubConfig.HubSettings => Result.getOrThrow(HubConfig.read(env)).settings
 const warningsOf = (env: Env): ReadonlyArray<string> => Result.getOrThrow(HubConfig.read(env)).warnings
-const problemsOf = (env: Env): ReadonlyArray<HubConfig.Problem> =>
+const problemsOf = (env: Env): ReadonlyArray<Problem> =>
   Result.match(HubConfig.read(env), { onFailure: (problems) => problems, onSuccess: () => [] })
 const namesOf = (env: Env): ReadonlyArray<string> => problemsOf(env).map(({ name }) => name)
 
