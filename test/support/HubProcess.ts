@@ -36,12 +36,23 @@ export const secret = "a secret of thirty-two bytes, or more"
 /** The environment of a test, without what the machine's own would add. */
 const baseEnv = (): Record<string, string> => ({ PATH: process.env["PATH"] ?? "" })
 
-const run = (env: Readonly<Record<string, string>>, cwd: string): ChildProcess =>
-  spawn(process.execPath, [main], {
+const living = new Set<ChildProcess>()
+
+/** A test that fails before it stops its hub must not leave it behind. */
+process.once("exit", () => {
+  for (const child of living) child.kill("SIGKILL")
+})
+
+const run = (env: Readonly<Record<string, string>>, cwd: string): ChildProcess => {
+  const child = spawn(process.execPath, [main], {
     cwd,
     env: { ...baseEnv(), WS_PORT: "0", OPS_PORT: "0", ...env },
     stdio: ["ignore", "pipe", "pipe"]
   })
+  living.add(child)
+  child.once("exit", () => living.delete(child))
+  return child
+}
 
 /** Runs `src/main.ts` to its end: for starts that fail. */
 export const runToEnd = async (
