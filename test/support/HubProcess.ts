@@ -38,10 +38,10 @@ const baseEnv = (): Record<string, string> => ({ PATH: process.env["PATH"] ?? ""
 
 const living = new Set<ChildProcess>()
 
-/** A test that fails before it stops its hub must not leave it behind. */
-process.once("exit", () => {
+/** Of a test that failed before it stopped its hubs; after each file. */
+export const killLeftovers = (): void => {
   for (const child of living) child.kill("SIGKILL")
-})
+}
 
 const run = (env: Readonly<Record<string, string>>, cwd: string): ChildProcess => {
   const child = spawn(process.execPath, [main], {

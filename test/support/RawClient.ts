@@ -17,7 +17,7 @@ export interface ConnectOptions {
   readonly ws?: ClientOptions
 }
 
-const timeoutMs = 10_000
+const timeoutMs = 30_000
 
 const messagesOf = (frame: unknown): ReadonlyArray<Message> =>
   (Array.isArray(frame) ? frame : [frame]) as Message[]
