@@ -1,8 +1,11 @@
+import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
 
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    // Most of the time a test waits for another process.
+    maxWorkers: Math.max(2, Math.floor(availableParallelism() / 2)),
     setupFiles: ["test/support/setup.ts"],
     // Nothing is timed by these: they end a test that would never end.
     testTimeout: 60_000,

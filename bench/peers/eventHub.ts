@@ -143,8 +143,8 @@ export const sdk: Peer<DurableSession> = {
   missing: () => undefined,
   start: async () => {
     const { broker, url } = await startHub()
-    const publisher = new PromClient(url, token, { WebSocket: WebSocket as never })
-    const consumer = new PromClient(url, token, { WebSocket: WebSocket as never })
+    const publisher = new PromClient(url, token, { WebSocket })
+    const consumer = new PromClient(url, token, { WebSocket })
     await Promise.all([publisher.connect(), consumer.connect()])
     return {
       publish: () => publisher.publish("t.a", payload),

@@ -5,21 +5,24 @@
  * message that is no answer.
  */
 import { afterClose, CloseCode, SUBPROTOCOL } from "../protocol/Codes.ts"
-import type { Drain, Err, HubMessage, Ok } from "../protocol/Messages.ts"
+import type { ConnectionLimits, Err, HubMessage, Ok } from "../protocol/Messages.ts"
 import { HubError } from "./HubError.ts"
+
+/** As a method, so that it takes what the browser, Node and `ws` each have as their event. */
+type Listener<E> = { listen(event: E): void }["listen"] | null
 
 /** What is needed of a WebSocket: browsers and Node 22 have one, `ws` makes one. */
 export interface WebSocketLike {
   readonly readyState: number
-  onopen: ((event: never) => void) | null
-  onmessage: ((event: { readonly data: unknown }) => void) | null
-  onclose: ((event: { readonly code: number; readonly reason: string }) => void) | null
-  onerror: ((event: never) => void) | null
+  onopen: Listener<unknown>
+  onmessage: Listener<{ readonly data: unknown }>
+  onclose: Listener<{ readonly code: number; readonly reason: string }>
+  onerror: Listener<unknown>
   send: (data: string) => void
   close: (code?: number, reason?: string) => void
 }
 
-export type WebSocketConstructor = new (url: string, protocols?: string | Array<string>) => WebSocketLike
+export type WebSocketConstructor = new (url: string, protocols?: Array<string>) => WebSocketLike
 
 /** A token, or where to get one: asked on every connection, and again when the hub wants a new one. */
 export type TokenSource = string | (() => string | Promise<string>)
@@ -31,18 +34,20 @@ export interface ConnectionOptions {
   readonly reconnectBaseMs?: number
   /** Longest wait between two reconnects. */
   readonly reconnectMaxMs?: number
-  /** How long an answer may take. */
+  /** How long an answer, and opening a socket, may take. */
   readonly requestTimeoutMs?: number
 }
 
 /** What the hub says of a connection when it is authenticated. */
 export interface Welcome {
   readonly connection: string
+  /** The life of the store: positions of one mean nothing in another. */
   readonly history: string
+  /** When the token ends, in milliseconds since 1970; `null` for one that does not. */
+  readonly expiresAt: number | null
   readonly serverTime: number
   readonly heartbeatMs: number
-  /** Messages that are sent in one frame, and bytes of one. */
-  readonly limits: { readonly maxMessagesPerFrame: number; readonly maxFrameBytes: number }
+  readonly limits: ConnectionLimits
 }
 
 export type ConnectionState =
@@ -56,12 +61,17 @@ export type ConnectionState =
 
 export interface ConnectionEvents {
   /** A new connection is authenticated; it begins anew, with nothing subscribed. */
-  readonly onReady: (welcome: Welcome) => void
+  readonly onReady: () => void
   readonly onMessage: (message: HubMessage) => void
   readonly onState: (state: ConnectionState) => void
   /** The connection is gone; answers that were not given will not come. */
   readonly onLost: () => void
+  /** There is no token; it is asked for again. */
+  readonly onError: (error: unknown) => void
 }
+
+/** A message, or the JSON of one. */
+export type Outgoing = object | string
 
 interface Waiting {
   readonly resolve: (ok: Ok) => void
@@ -76,6 +86,17 @@ const open = 1
 
 const errorOf = (err: Err): HubError => new HubError(err.code, err.msg, err.retryable, err.retryAfterMs)
 
+const jsonOf = (message: Outgoing): string =>
+  typeof message === "string" ? message : JSON.stringify(message)
+
+/** The hub is trusted to know its own messages. */
+const isMessage = (value: unknown): value is HubMessage =>
+  typeof value === "object" && value !== null && "op" in value
+
+/** A character of a string is at most three bytes of UTF-8. */
+const isLonger = (text: string, maxBytes: number): boolean =>
+  text.length * 3 > maxBytes && new TextEncoder().encode(text).length > maxBytes
+
 export class Connection {
   readonly #url: string
   readonly #token: TokenSource
@@ -86,9 +107,14 @@ export class Connection {
   #waiting = new Map<number, Waiting>()
   #nextRef = 1
   #outgoing: Array<string> = []
+  /** Connections that were tried since the last good one. */
   #attempts = 0
-  #readyAt = 0
+  #readyAt: number | undefined
+  /** The hub said when to come back: after its goodbye, and after a refusal. */
   #drainMs: number | undefined
+  #retryAfterMs: number | undefined
+  /** Why the hub did not take the token; the number of its close says only what to do. */
+  #refusal: HubError | undefined
   #lastToken: string | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
   #heartbeat: ReturnType<typeof setInterval> | undefined
@@ -104,48 +130,61 @@ export class Connection {
     return this.#state
   }
 
+  /** The hub's clock, or a little less. */
+  get hubTime(): number {
+    if (this.#state._tag !== "ready" || this.#readyAt === undefined) return 0
+    return Math.floor(this.#state.welcome.serverTime + performance.now() - this.#readyAt)
+  }
+
   start(): void {
     if (this.#state._tag === "idle") void this.#connect(false)
   }
 
-  /** Ends it. What waits for an answer is told. */
+  /** Ends it. What was sent goes out; what waits for an answer is told. */
   close(error?: HubError): void {
     if (this.#state._tag === "closed") return
+    this.#flush()
     this.#enter({ _tag: "closed", error })
-    this.#drop(CloseCode.normal)
+    this.#release()
   }
 
-  /** Sends a message that is not answered. False: there is no connection. */
-  send(message: object): boolean {
-    if (this.#state._tag !== "ready") return false
-    this.#push(message)
-    return true
+  /** Sends a message that is not answered; without a connection it does nothing. */
+  send(message: Outgoing): void {
+    if (this.#state._tag === "ready") this.#push(jsonOf(message))
   }
 
   /** Sends a message and waits for its answer; fails at once when there is no connection. */
-  request(message: object): Promise<Ok> {
-    return this.#state._tag === "ready"
-      ? this.#ask(message)
-      : Promise.reject(new HubError("closed", "there is no connection", true))
+  request(message: Outgoing): Promise<Ok> {
+    return new Promise((resolve, reject) => {
+      if (this.#state._tag === "ready") this.#ask(message, resolve, reject)
+      else reject(new HubError("closed", "there is no connection", true))
+    })
   }
 
   // --- messages ----------------------------------------------------------------------------------------------
 
-  #ask(message: object): Promise<Ok> {
+  #ask(message: Outgoing, resolve: Waiting["resolve"], reject: Waiting["reject"]): void {
     const ref = this.#nextRef++
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiting.delete(ref)
-        reject(new HubError("timeout", "the hub did not answer in time", true))
-      }, this.#options.requestTimeoutMs ?? 10_000)
-      this.#waiting.set(ref, { resolve, reject, timer })
-      this.#push({ ...message, ref })
-    })
+    const json = `${jsonOf(message).slice(0, -1)},"ref":${ref}}`
+    // The hub would answer by closing the connection.
+    if (this.#state._tag === "ready" && isLonger(json, this.#state.welcome.limits.maxFrameBytes)) {
+      return reject(new HubError("payload_too_large", "the message is larger than a frame of the hub"))
+    }
+    const timer = setTimeout(() => {
+      this.#waiting.delete(ref)
+      reject(new HubError("timeout", "the hub did not answer in time", true))
+    }, this.#requestTimeoutMs)
+    this.#waiting.set(ref, { resolve, reject, timer })
+    this.#push(json)
+  }
+
+  get #requestTimeoutMs(): number {
+    return this.#options.requestTimeoutMs ?? 10_000
   }
 
   /** What is sent in the same turn goes in one frame. */
-  #push(message: object): void {
-    this.#outgoing.push(JSON.stringify(message))
+  #push(json: string): void {
+    this.#outgoing.push(json)
     if (this.#outgoing.length === 1) queueMicrotask(() => this.#flush())
   }
 
@@ -155,8 +194,7 @@ export class Connection {
     const socket = this.#socket
     if (socket === undefined || socket.readyState !== open) return
     const limits = this.#state._tag === "ready" ? this.#state.welcome.limits : undefined
-    // A character is at most three bytes of UTF-8.
-    const maxLength = (limits?.maxFrameBytes ?? 65_536) / 3
+    const maxLength = (limits?.maxFrameBytes ?? 0) / 3
     const maxMessages = limits?.maxMessagesPerFrame ?? 1
     let frame: Array<string> = []
     let length = 0
@@ -167,7 +205,7 @@ export class Connection {
       length = 0
     }
     for (const message of messages) {
-      if (frame.length === maxMessages || length + message.length > maxLength) emit()
+      if (frame.length === maxMessages || length + message.length + 2 > maxLength) emit()
       frame.push(message)
       length += message.length + 1
     }
@@ -181,10 +219,13 @@ export class Connection {
     } catch {
       return
     }
-    for (const message of Array.isArray(value) ? value : [value]) this.#dispatch(message as HubMessage)
+    for (const message of Array.isArray(value) ? value : [value]) {
+      if (isMessage(message)) this.#dispatch(message)
+    }
   }
 
   #dispatch(message: HubMessage): void {
+    if (message.op === "ERR") this.#retryAfterMs = message.retryAfterMs
     if ((message.op === "OK" || message.op === "ERR") && typeof message.ref === "number") {
       const waiting = this.#waiting.get(message.ref)
       if (waiting === undefined) return
@@ -193,7 +234,7 @@ export class Connection {
       if (message.op === "OK") waiting.resolve(message)
       else waiting.reject(errorOf(message))
     } else {
-      if (message.op === "DRAIN") this.#drainMs = (message as Drain).retryAfterMs
+      if (message.op === "DRAIN") this.#drainMs = message.retryAfterMs
       this.#events.onMessage(message)
     }
   }
@@ -209,9 +250,11 @@ export class Connection {
     this.#enter({ _tag: "connecting" })
     let token: string
     try {
-      token = typeof this.#token === "string" ? this.#token : await this.#token()
-    } catch {
-      return this.#retry(this.#backoff())
+      token = await (typeof this.#token === "string" ? this.#token : this.#token())
+    } catch (error) {
+      if (this.#state._tag !== "connecting") return
+      this.#events.onError(error)
+      return this.#retry(this.#backoff(), renew)
     }
     if (this.#state._tag !== "connecting") return
     if (renew && token === this.#lastToken) {
@@ -220,60 +263,71 @@ export class Connection {
     this.#lastToken = token
     const make = this.#options.WebSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket
     if (make === undefined) return this.close(new HubError("closed", "there is no WebSocket here; pass one"))
-    const socket = new make(this.#url, [SUBPROTOCOL])
+    let socket: WebSocketLike
+    try {
+      socket = new make(this.#url, [SUBPROTOCOL])
+    } catch (error) {
+      return this.close(new HubError("closed", `cannot connect to '${this.#url}': ${String(error)}`))
+    }
     this.#socket = socket
+    this.#timer = setTimeout(() => this.#silent(), this.#requestTimeoutMs)
     socket.onopen = () => {
-      if (socket === this.#socket) this.#authenticate(token)
+      clearTimeout(this.#timer)
+      this.#authenticate(token)
     }
-    socket.onmessage = ({ data }) => {
-      if (socket === this.#socket) this.#received(data)
-    }
+    socket.onmessage = ({ data }) => this.#received(data)
     socket.onerror = () => {}
-    socket.onclose = ({ code, reason }) => {
-      if (socket === this.#socket) this.#lost(code, reason)
-    }
+    socket.onclose = ({ code, reason }) => this.#lost(code, reason)
   }
 
   #authenticate(token: string): void {
-    this.#ask({ op: "AUTH", token }).then(
-      (ok) => {
-        const welcome = ok as unknown as Welcome
-        this.#readyAt = Date.now()
-        this.#drainMs = undefined
-        this.#enter({ _tag: "ready", welcome })
-        // Browsers cannot see the hub's pings: an answer to our own says that the way is open.
-        this.#heartbeat = setInterval(() => {
-          this.#ask({ op: "PING" }).catch(() => this.#drop(CloseCode.heartbeatLost, true))
-        }, welcome.heartbeatMs)
-        this.#events.onReady(welcome)
-      },
-      // The hub closes the connection after a refusal, and its code says what to do.
-      (error: HubError) => {
-        if (error.code === "timeout") this.#drop(CloseCode.heartbeatLost, true)
+    this.#ask(
+      { op: "AUTH", token },
+      (ok) => this.#welcomed(ok as unknown as Welcome),
+      (error) => {
+        if (error.code === "timeout") this.#silent()
+        else if (error.code !== "closed") this.#refusal = error
       }
     )
   }
 
-  /** Gives the socket up; no two are ever open at a time. */
-  #drop(code: number, again = false): void {
+  #welcomed(welcome: Welcome): void {
+    this.#readyAt = performance.now()
+    // Browsers cannot see the hub's pings: an answer to our own says that the way is open.
+    const ping = () =>
+      this.#ask(
+        { op: "PING" },
+        () => {},
+        (error) => {
+          if (error.code === "timeout") this.#silent()
+        }
+      )
+    this.#heartbeat = setInterval(ping, welcome.heartbeatMs)
+    this.#enter({ _tag: "ready", welcome })
+    if (this.#state._tag === "ready") this.#events.onReady()
+  }
+
+  /** Nothing comes any more, and the socket does not know it. */
+  #silent(): void {
+    this.#lost(CloseCode.heartbeatLost, "")
+  }
+
+  /** Gives the socket up, before another is opened. */
+  #release(): void {
     const socket = this.#socket
-    this.#socket = undefined
-    this.#forget()
+    const waiting = [...this.#waiting.values()]
+    if (this.#readyAt !== undefined && performance.now() - this.#readyAt >= stableAfterMs) this.#attempts = 0
+    clearTimeout(this.#timer)
+    clearInterval(this.#heartbeat)
+    this.#socket = this.#readyAt = this.#refusal = this.#drainMs = this.#retryAfterMs = undefined
+    this.#outgoing = []
+    this.#waiting.clear()
     if (socket !== undefined) {
       socket.onopen = socket.onmessage = socket.onclose = null
       // Closing a socket that is not open yet may report an error, which is no news.
       socket.onerror = () => {}
-      socket.close(code === CloseCode.normal ? code : 4000)
+      socket.close(CloseCode.normal)
     }
-    if (again) this.#retry(this.#backoff())
-  }
-
-  #forget(): void {
-    clearTimeout(this.#timer)
-    clearInterval(this.#heartbeat)
-    this.#outgoing = []
-    const waiting = [...this.#waiting.values()]
-    this.#waiting.clear()
     for (const { reject, timer } of waiting) {
       clearTimeout(timer)
       reject(new HubError("closed", "the connection was lost", true))
@@ -282,20 +336,24 @@ export class Connection {
   }
 
   #lost(code: number, reason: string): void {
-    const wasStable = this.#readyAt > 0 && Date.now() - this.#readyAt >= stableAfterMs
-    if (wasStable) this.#attempts = 0
-    this.#readyAt = 0
-    this.#socket = undefined
-    this.#forget()
-    if (this.#state._tag === "closed") return
+    const drainMs = this.#drainMs
+    const refusal = this.#refusal
+    const retryAfterMs = this.#retryAfterMs ?? 0
+    this.#release()
     switch (afterClose(code)) {
       case "stop":
-        return this.close(new HubError("closed", `the hub closed the connection: ${code} ${reason}`.trim()))
+        return this.close(
+          refusal ?? new HubError("closed", `the hub closed the connection: ${code} ${reason}`.trim())
+        )
       case "renew":
+        // At once; but a hub that never likes the new one is not asked again without a pause.
+        if (this.#attempts > 0) return this.#retry(this.#backoff(), true)
+        this.#attempts++
         return void this.#connect(true)
       case "wait":
+        return this.#retry(Math.max(retryAfterMs, this.#backoff()))
       case "reconnect":
-        return this.#retry(this.#drainMs ?? this.#backoff())
+        return this.#retry(drainMs ?? this.#backoff())
     }
   }
 
@@ -306,9 +364,8 @@ export class Connection {
     return Math.round(Math.random() * cap)
   }
 
-  #retry(retryInMs: number): void {
-    if (this.#state._tag === "closed") return
+  #retry(retryInMs: number, renew = false): void {
+    this.#timer = setTimeout(() => void this.#connect(renew), retryInMs)
     this.#enter({ _tag: "waiting", retryInMs })
-    this.#timer = setTimeout(() => void this.#connect(false), retryInMs)
   }
 }

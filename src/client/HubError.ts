@@ -4,7 +4,7 @@ import type { ErrorCode } from "../protocol/Codes.ts"
 /** The hub's codes, and those of the client itself. */
 export type ClientErrorCode =
   | ErrorCode
-  /** No answer in time. A publish may still have happened: repeat it with the same id. */
+  /** No answer in time. A publish may still have happened: give it an id, and repeat it with the same. */
   | "timeout"
   /** The client was closed, or the hub closed it for good. */
   | "closed"

@@ -150,12 +150,15 @@ export const Check = Schema.Struct({
   detail: Schema.optionalKey(Schema.String)
 })
 
-export const Ready = Schema.Struct({ ready: Schema.Boolean, checks: Schema.Array(Check) }).annotate({
-  identifier: "Ready"
-})
+export const Ready = Schema.Struct({
+  ready: Schema.Literal(true),
+  checks: Schema.Array(Check)
+}).annotate({ identifier: "Ready" })
 
-/** The hub runs, and takes no work: it starts, stops, or its store does not answer. */
-export const NotReady = Ready.pipe(HttpApiSchema.status(503))
+/** The hub runs, and takes no work: it stops, or its store does not answer. */
+export const NotReady = Schema.Struct({ ready: Schema.Literal(false), checks: Schema.Array(Check) })
+  .annotate({ identifier: "NotReady" })
+  .pipe(HttpApiSchema.status(503))
 
 // --- endpoints -----------------------------------------------------------------------------------------------
 

@@ -29,13 +29,16 @@ import {
 /** Items of a page, unless the request says otherwise. */
 const defaultLimit = 100
 
+/** Topics of a look into the store that follows one which was not enough. */
+const scanSize = 1_000
+
 /** Keys that one request may ask for. */
 const maxKeys = 1_000
 
+const unavailable = () => new Unavailable({ detail: "the store does not answer; try again" })
+
 const problemOf = (error: TopicNotFound | GroupNotOnTopic | StoreUnavailable): NotFound | Unavailable =>
-  error._tag === "StoreUnavailable"
-    ? new Unavailable({ detail: "the store does not answer; try again" })
-    : new NotFound({ detail: error.message })
+  error._tag === "StoreUnavailable" ? unavailable() : new NotFound({ detail: error.message })
 
 // --- middleware ----------------------------------------------------------------------------------------------
 
@@ -47,7 +50,7 @@ export const problems = HttpApiMiddleware.layerSchemaErrorTransform(Problems, (e
   const details = formatIssues(error.cause.issue).issues.map(({ message, path }) => {
     const [name] = path ?? []
     const label = typeof name === "object" ? String(name.key) : String(name ?? "")
-    return `${slot} '${label}': ${message}`
+    return message === "Missing key" ? `${slot} '${label}' is missing` : `${slot} '${label}': ${message}`
   })
   return Effect.fail(new BadRequest({ detail: details.join("; ") }))
 })
@@ -114,14 +117,21 @@ export const reads = HttpApiBuilder.group(
       Effect.gen(function* () {
         const found: Array<TopicInfo> = []
         let next = after
+        // Mostly one look is enough. Where much is hidden, the next ones are long.
+        let size = limit + 1
         do {
-          const page = yield* store.topics({ pattern, limit, ...(next === undefined ? {} : { after: next }) })
+          const page = yield* store.topics({
+            pattern,
+            limit: size,
+            ...(next === undefined ? {} : { after: next })
+          })
           for (const info of page.items) {
             if (!mayRead(claims, info.topic)) continue
             if (found.length === limit) return { found, next: found.at(-1)!.topic }
             found.push(info)
           }
           next = page.next
+          size = scanSize
         } while (next !== undefined)
         return { found, next: null }
       })
@@ -135,8 +145,9 @@ export const reads = HttpApiBuilder.group(
             Topic.pattern(name),
             (error) => new BadRequest({ detail: `query parameter 'pattern': ${error.message}` })
           )
-          const { found, next } = yield* visibleTopics(claims, pattern, after, limit).pipe(
-            Effect.mapError((error) => new Unavailable({ detail: error.message }))
+          const { found, next } = yield* Effect.mapError(
+            visibleTopics(claims, pattern, after, limit),
+            unavailable
           )
           return { topics: found, next }
         }),
@@ -150,6 +161,11 @@ export const reads = HttpApiBuilder.group(
 
       lag: ({ query: { group, topic } }) =>
         Effect.gen(function* () {
+          if (!Topic.isSegment(group)) {
+            return yield* new BadRequest({
+              detail: "query parameter 'group': a group's name is one topic segment"
+            })
+          }
           yield* permit(topic, group)
           return yield* Effect.mapError(inspector.lag({ topic, group }), problemOf)
         }),
@@ -239,7 +255,9 @@ export const health = HttpApiBuilder.group(
               ? { name: "outbox", ok: true }
               : { name: "outbox", ok: false, detail: problem }
           ]
-          return { ready: checks.every(({ ok }) => ok), checks }
+          return checks.every(({ ok }) => ok)
+            ? { ready: true as const, checks }
+            : { ready: false as const, checks }
         }),
 
       metrics: () =>

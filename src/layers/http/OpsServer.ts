@@ -7,7 +7,8 @@ import {
   HttpServer,
   type HttpServerError,
   type HttpServerRequest,
-  HttpServerResponse
+  HttpServerResponse,
+  ProblemDetails
 } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { AccessControl } from "../../services/AccessControl.ts"
@@ -36,23 +37,58 @@ const api = HttpApiBuilder.layer(OpsApi, { openapiPath: "/openapi.json" }).pipe(
   Layer.provide([authorization, problems])
 )
 
-/** The host that the browser knows us by, without its port; nothing when it is none. */
-const hostOf = (request: HttpServerRequest.HttpServerRequest): string | undefined => {
-  const host = request.headers["host"] ?? ""
-  return URL.canParse(`http://${host}`) ? new URL(`http://${host}`).hostname : undefined
+const problem = (status: number, title: string, detail: string) =>
+  ProblemDetails.toResponse({ type: ProblemDetails.blankType, status, title, detail })
+
+const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?")[0] ?? url
+
+const notFound = (request: HttpServerRequest.HttpServerRequest) =>
+  problem(404, "Not Found", `there is nothing at ${pathOf(request)}`)
+
+/** The API is read-only. */
+const paths = new Set<string>(
+  Object.values(OpsApi.groups).flatMap(({ endpoints }) => Object.values(endpoints).map(({ path }) => path))
+)
+
+const notAllowed = (method: string) =>
+  HttpServerResponse.setHeader(
+    problem(405, "Method Not Allowed", `this is read with GET; ${method} does nothing here`),
+    "allow",
+    "GET, HEAD"
+  )
+
+/** Whatever nothing else answers. HEAD is what GET would be. */
+const otherwise = Layer.mergeAll(
+  HttpRouter.add("GET", "*", (request) => Effect.succeed(notFound(request))),
+  ...(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const).map((method) =>
+    HttpRouter.add(method, "*", (request) =>
+      Effect.succeed(paths.has(pathOf(request)) ? notAllowed(method) : notFound(request))
+    )
+  )
+)
+
+/**
+ * The gateway as a policy names it: on the host that the browser knows us by. No policy can name an IPv6
+ * address, so any host stands for one; and what is no host name is none.
+ */
+const gatewaySources = (request: HttpServerRequest.HttpServerRequest, port: string): string => {
+  const asked = `http://${request.headers["host"] ?? ""}`
+  const host = URL.canParse(asked) ? new URL(asked).hostname : ""
+  if (host.startsWith("[")) return " ws: wss:"
+  return /^[\w.-]+$/.test(host) ? ` ws://${host}:${port} wss://${host}:${port}` : ""
 }
 
 /**
  * The page may load what is served here, and connect to the gateway: nothing else, and nothing inline
  * (https://www.w3.org/TR/CSP3/).
  */
-const contentSecurityPolicy = (gateway: string | undefined): string =>
+const contentSecurityPolicy = (gateway: string): string =>
   [
     "default-src 'none'",
     "script-src 'self'",
     "style-src 'self'",
     "img-src 'self' data:",
-    `connect-src 'self'${gateway === undefined ? "" : ` ${gateway}`}`,
+    `connect-src 'self'${gateway}`,
     "base-uri 'none'",
     "form-action 'none'",
     "frame-ancestors 'none'"
@@ -66,8 +102,7 @@ const page = Layer.unwrap(
 
     const index = (request: HttpServerRequest.HttpServerRequest) =>
       Effect.map(asset("dashboard/index.html"), (found) => {
-        if (found === undefined) return HttpServerResponse.empty({ status: 404 })
-        const host = hostOf(request)
+        if (found === undefined) return notFound(request)
         return HttpServerResponse.text(
           found.body.replace(
             'name="event-hub-ws-port" content=""',
@@ -75,22 +110,16 @@ const page = Layer.unwrap(
           ),
           {
             contentType: found.contentType,
-            headers: {
-              "content-security-policy": contentSecurityPolicy(
-                host === undefined ? undefined : `ws://${host}:${port} wss://${host}:${port}`
-              )
-            }
+            headers: { "content-security-policy": contentSecurityPolicy(gatewaySources(request, port)) }
           }
         )
       })
 
     const file = (request: HttpServerRequest.HttpServerRequest) =>
-      Effect.map(
-        asset(new URL(request.url, "http://localhost").pathname.slice("/assets/".length)),
-        (found) =>
-          found === undefined
-            ? HttpServerResponse.empty({ status: 404 })
-            : HttpServerResponse.text(found.body, { contentType: found.contentType })
+      Effect.map(asset(pathOf(request).slice("/assets/".length)), (found) =>
+        found === undefined
+          ? notFound(request)
+          : HttpServerResponse.text(found.body, { contentType: found.contentType })
       )
 
     return Layer.mergeAll(HttpRouter.add("GET", "/", index), HttpRouter.add("GET", "/assets/*", file))
@@ -144,7 +173,10 @@ export const layer = (
     })
   ).pipe(
     Layer.provideMerge(
-      HttpRouter.serve(Layer.mergeAll(api, page, headers), { disableLogger: true, disableListenLog: true })
+      HttpRouter.serve(Layer.mergeAll(api, page, otherwise, headers), {
+        disableLogger: true,
+        disableListenLog: true
+      })
     ),
     Layer.provide(httpServer(options))
   )

@@ -1,0 +1,170 @@
+/** What the Inspector asks of the stores: the same at any number of events, and no more than it answers. */
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { deadLetterTopic } from "../../../src/domain/DeadLetter.ts"
+import * as Group from "../../../src/domain/Group.ts"
+import * as Settings from "../../../src/domain/Settings.ts"
+import * as StoreInspector from "../../../src/layers/core/StoreInspector.ts"
+import { Inspector } from "../../../src/services/Inspector.ts"
+import { record } from "../../../src/testing/eventStore.ts"
+import * as TestStores from "./TestStores.ts"
+import { Trouble } from "./TestStores.ts"
+
+const layer = StoreInspector.layer().pipe(Layer.provideMerge(TestStores.layer()))
+
+const topic = "orders"
+
+/** A group that has acknowledged everything up to `floor`. */
+const reach = (trouble: Trouble["Service"], group: string, floor: number) =>
+  trouble.groups.modify({ group, topic }, () => [undefined, Group.initial("g", floor)])
+
+const register = ({ groups }: Trouble["Service"], group: string, pattern = topic) =>
+  groups.register({
+    group,
+    pattern,
+    wanted: {},
+    defaults: Settings.groups,
+    history: "h",
+    generation: "g",
+    positions: new Map()
+  })
+
+const append = ({ log }: Trouble["Service"], from: number, to: number, keys: number) =>
+  log.append(
+    Array.from({ length: to - from + 1 }, (_, i) =>
+      record(topic, `id-${from + i}`, from + i, { key: `key-${(from + i) % keys}` })
+    )
+  )
+
+describe("the calls that it makes to the stores", () => {
+  /** What one question leads to, with everything that could grow with the topic. */
+  const asked = <A, E>(events: number, question: (inspector: Inspector["Service"]) => Effect.Effect<A, E>) =>
+    Effect.gen(function* () {
+      const trouble = yield* Trouble
+      for (let seq = 1; seq <= events; seq += 1_000) {
+        yield* append(trouble, seq, Math.min(events, seq + 999), 50)
+      }
+      // Far behind, at the end, with something acknowledged out of order, and never there.
+      for (const group of ["behind", "done", "scattered", "unmet"]) yield* register(trouble, group)
+      yield* reach(trouble, "behind", 1)
+      yield* reach(trouble, "done", events)
+      yield* trouble.groups.modify({ group: "scattered", topic }, () => [
+        undefined,
+        { ...Group.initial("g", 2), next: events + 1, acked: [[4, events - 1]] }
+      ])
+      const before = trouble.calls.length
+      yield* question(yield* Inspector)
+      return trouble.calls.slice(before).map(({ args, operation }) => {
+        const [range] = args as ReadonlyArray<{ readonly limit?: number } | undefined>
+        return range?.limit === undefined ? operation : `${operation} limit ${range.limit}`
+      })
+    }).pipe(Effect.provide(Layer.fresh(layer)))
+
+  const questions = {
+    "/lag of a group far behind": (inspector) => inspector.lag({ topic, group: "behind" }),
+    "/lag of a group at the end": (inspector) => inspector.lag({ topic, group: "done" }),
+    "/lag of a group with a hole": (inspector) => inspector.lag({ topic, group: "scattered" }),
+    "/lag of a group that was never there": (inspector) => inspector.lag({ topic, group: "unmet" }),
+    "/cursors": (inspector) => inspector.cursors(topic),
+    "/latest-by-key of one": (inspector) => inspector.latestOf({ topic, keys: ["key-7"] }),
+    "/latest-by-key of several": (inspector) => inspector.latestOf({ topic, keys: ["key-7", "key-8", "x"] }),
+    "/latest-by-key, a page": (inspector) => inspector.latestByKey({ topic, limit: 10 })
+  } satisfies Record<string, (inspector: Inspector["Service"]) => Effect.Effect<unknown, unknown>>
+
+  for (const [name, question] of Object.entries<
+    (inspector: Inspector["Service"]) => Effect.Effect<unknown, unknown>
+  >(questions)) {
+    it.effect(`${name}: the same for 10 events as for 20,000, and no read of more than is answered`, () =>
+      Effect.gen(function* () {
+        const few = yield* asked(10, question)
+        const many = yield* asked(20_000, question)
+        expect(many).toEqual(few)
+        expect(few.length).toBeGreaterThan(0)
+        expect(few.length).toBeLessThanOrEqual(7)
+        for (const call of few.filter((one) => one.startsWith("EventStore.read"))) {
+          expect(call).toBe("EventStore.read limit 1")
+        }
+      })
+    )
+  }
+})
+
+it.effect("a group that goes on while it is looked at is never shown as done", () =>
+  Effect.gen(function* () {
+    const trouble = yield* Trouble
+    const inspector = yield* Inspector
+    yield* register(trouble, "busy")
+    yield* append(trouble, 1, 1, 1)
+    yield* reach(trouble, "busy", 0)
+    /** Between any two calls of the question, more comes in than the group gets done. */
+    const meanwhile =
+      (seq: number) => (_args: ReadonlyArray<unknown>, run: Effect.Effect<unknown, unknown>) =>
+        Effect.gen(function* () {
+          const answer = yield* run
+          yield* append(trouble, seq + 1, seq + 3, 1)
+          yield* reach(trouble, "busy", seq + 2)
+          return answer
+        })
+    const read = ["GroupStore.read", "GroupStore.cursors", "EventStore.head"]
+    read.forEach((operation, i) => trouble.next(operation, meanwhile(1 + 3 * i)))
+    expect(yield* inspector.lag({ topic, group: "busy" })).not.toMatchObject({ pending: 0 })
+    read.forEach((operation, i) => trouble.next(operation, meanwhile(20 + 3 * i)))
+    const [cursor] = yield* inspector.cursors(topic)
+    expect(cursor?.pending).toBeGreaterThan(0)
+  }).pipe(Effect.provide(layer))
+)
+
+it.effect("dead letters that were trimmed are not counted any more", () =>
+  Effect.gen(function* () {
+    const trouble = yield* Trouble
+    const inspector = yield* Inspector
+    yield* register(trouble, "g")
+    yield* append(trouble, 1, 5, 1)
+    yield* reach(trouble, "g", 5)
+    const letters = deadLetterTopic("g", topic)
+    yield* trouble.log.append([1, 2, 3].map((n) => record(letters, `dead-${n}`)))
+    expect((yield* inspector.lag({ topic, group: "g" })).dead).toBe(3)
+    yield* trouble.log.trim({ topic: letters, upTo: 2 })
+    expect((yield* inspector.lag({ topic, group: "g" })).dead).toBe(1)
+  }).pipe(Effect.provide(layer))
+)
+
+it.effect("a cursor at an event that was trimmed has its seq, and no event", () =>
+  Effect.gen(function* () {
+    const trouble = yield* Trouble
+    const inspector = yield* Inspector
+    yield* register(trouble, "g")
+    yield* append(trouble, 1, 5, 1)
+    yield* reach(trouble, "g", 2)
+    yield* trouble.log.trim({ topic, upTo: 3 })
+    expect(yield* inspector.cursors(topic)).toMatchObject([
+      { seq: 2, lastId: null, lastTs: null, pending: 3 }
+    ])
+    expect(yield* inspector.lag({ topic, group: "g" })).toMatchObject({ lastCursor: null, pending: 3 })
+  }).pipe(Effect.provide(layer))
+)
+
+it.effect("a page of keys tells the seq from before it was read, so that nothing is between them", () =>
+  Effect.gen(function* () {
+    const trouble = yield* Trouble
+    const inspector = yield* Inspector
+    yield* append(trouble, 1, 3, 3)
+    trouble.next("EventStore.latestByKey", (_args, run) => Effect.andThen(append(trouble, 4, 4, 3), run))
+    const { items, seq } = yield* inspector.latestByKey({ topic, limit: 10 })
+    expect(seq).toBe(3)
+    expect(items.map((event) => event.seq)).toContain(4)
+  }).pipe(Effect.provide(layer))
+)
+
+it.effect("a store that does not answer is told as that", () =>
+  Effect.gen(function* () {
+    const trouble = yield* Trouble
+    const inspector = yield* Inspector
+    yield* append(trouble, 1, 3, 3)
+    trouble.setOutage("EventStore")
+    expect(yield* Effect.flip(inspector.cursors(topic))).toMatchObject({ _tag: "StoreUnavailable" })
+    expect(yield* Effect.flip(inspector.lag({ topic, group: "g" }))).toMatchObject({
+      _tag: "StoreUnavailable"
+    })
+  }).pipe(Effect.provide(layer))
+)
