@@ -57,9 +57,14 @@ const make = Effect.fnUntraced(function* (limits: Event.EventLimits = Settings.l
   const ids = yield* Ids
 
   const encode = (event: Publishable, now: number): Effect.Effect<Event.EventRecord, Event.EventError> =>
-    Effect.flatMap(withTraceparent(event), (traced) =>
-      Event.accept({ ...traced, id: event.id ?? ids.next(), ts: event.ts ?? now }, limits)
-    )
+    Effect.suspend(() => {
+      const whole = { ...event, id: event.id ?? ids.next(), ts: event.ts ?? now }
+      return withTraceparent(whole).pipe(
+        Effect.flatMap((traced) => Event.accept(traced, limits)),
+        // An event whose own headers are all that it may have goes without a trace.
+        Effect.catch(() => Event.accept(whole, limits))
+      )
+    })
 
   return EventBus.of({
     publish: (events) =>

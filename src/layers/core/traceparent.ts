@@ -7,7 +7,8 @@ import { Effect, Option, Tracer } from "effect"
 
 const header = "traceparent"
 
-const version00 = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/
+/** Ids of nothing but zeros are invalid (section 3.2.2). */
+const version00 = /^00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})$/
 
 interface WithHeaders {
   readonly headers?: Readonly<Record<string, string>>

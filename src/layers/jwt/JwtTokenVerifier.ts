@@ -5,7 +5,7 @@
  * required; audience and issuer are checked where they are configured. jose does the cryptography.
  */
 import { Clock, Effect, Layer, Result } from "effect"
-import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify, type JWTVerifyOptions } from "jose"
+import { errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions } from "jose"
 import { type Claims, parseClaims } from "../../domain/Claims.ts"
 import * as Settings from "../../domain/Settings.ts"
 import {
@@ -14,6 +14,7 @@ import {
   TokenVerifier,
   VerifierUnavailable
 } from "../../services/TokenVerifier.ts"
+import * as Jwks from "./Jwks.ts"
 
 export interface Options {
   readonly keys:
@@ -43,38 +44,25 @@ const asymmetric = [
 
 type Refused = TokenInvalid | TokenExpired | VerifierUnavailable
 
+const invalidReason = (error: unknown): string => {
+  if (error instanceof errors.JWTClaimValidationFailed) return `its claim '${error.claim}' does not pass`
+  if (error instanceof errors.JWSSignatureVerificationFailed) return "its signature is wrong"
+  if (error instanceof errors.JOSEAlgNotAllowed) return "its algorithm is not allowed"
+  if (error instanceof errors.JWKSNoMatchingKey) return "no key of the issuer fits it"
+  if (error instanceof errors.JWKSMultipleMatchingKeys) return "several keys of the issuer fit it"
+  return "it is no signed token"
+}
+
 const refusalOf = (error: unknown): Refused => {
+  if (error instanceof VerifierUnavailable) return error
   if (error instanceof errors.JWTExpired) return new TokenExpired({ reason: "it has expired" })
-  if (
+  const isEarly =
     error instanceof errors.JWTClaimValidationFailed &&
     error.claim === "nbf" &&
     error.reason === "check_failed"
-  ) {
-    return new TokenExpired({ reason: "it is not valid yet" })
-  }
-  if (error instanceof errors.JWKSTimeout)
-    return new VerifierUnavailable({ reason: "the JWKS endpoint is too slow" })
-  if (error instanceof errors.JWKSNoMatchingKey)
-    return new TokenInvalid({ reason: "no key of the issuer fits it" })
-  if (error instanceof errors.JWKSInvalid) {
-    return new VerifierUnavailable({ reason: "the JWKS endpoint answers something else than keys" })
-  }
-  if (error instanceof errors.JWTClaimValidationFailed) {
-    return new TokenInvalid({ reason: `its claim '${error.claim}' does not pass` })
-  }
-  if (error instanceof errors.JWSSignatureVerificationFailed) {
-    return new TokenInvalid({ reason: "its signature is wrong" })
-  }
-  if (error instanceof errors.JOSEAlgNotAllowed)
-    return new TokenInvalid({ reason: "its algorithm is not allowed" })
-  // What jose says of a JWKS answer that is not 200 or no JSON, and what fetch says of a network that fails.
-  if (error instanceof errors.JOSEError && error.code === "ERR_JOSE_GENERIC") {
-    return new VerifierUnavailable({ reason: "the JWKS endpoint does not answer" })
-  }
-  if (error instanceof errors.JOSEError) return new TokenInvalid({ reason: "it is no signed token" })
-  return error instanceof TypeError && error.message === "fetch failed"
-    ? new VerifierUnavailable({ reason: "the JWKS endpoint does not answer" })
-    : new TokenInvalid({ reason: "it is no signed token" })
+  return isEarly
+    ? new TokenExpired({ reason: "it is not valid yet" })
+    : new TokenInvalid({ reason: invalidReason(error) })
 }
 
 const claimsOf = (payload: JWTPayload): Effect.Effect<Claims, TokenInvalid> =>
@@ -82,27 +70,39 @@ const claimsOf = (payload: JWTPayload): Effect.Effect<Claims, TokenInvalid> =>
     Result.mapError(parseClaims(payload), (error) => new TokenInvalid({ reason: error.message }))
   )
 
-const verifierOf = (
-  keys: Options["keys"]
-): ((token: string, options: JWTVerifyOptions) => Promise<{ readonly payload: JWTPayload }>) => {
-  if (keys._tag === "Secret") {
-    return (token, options) => jwtVerify(token, keys.secret, { ...options, algorithms: ["HS256"] })
+type Verify = (token: string, options: JWTVerifyOptions) => Promise<{ readonly payload: JWTPayload }>
+
+const bySecret =
+  (secret: Uint8Array): Verify =>
+  (token, options) =>
+    jwtVerify(token, secret, { ...options, algorithms: ["HS256"] })
+
+/** jose asks for a key when all else about the token's header is right, so that garbage costs the issuer nothing. */
+const byJwks = (jwks: Jwks.Jwks): Verify => {
+  const keyOf: JWTVerifyGetKey = async (header, input) => {
+    const known = await Effect.runPromise(jwks.keys)
+    try {
+      return await known(header, input)
+    } catch (error) {
+      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error
+      const shown = await Effect.runPromise(jwks.reload)
+      return shown(header, input)
+    }
   }
-  const jwks = createRemoteJWKSet(keys.url)
-  return (token, options) => jwtVerify(token, jwks, { ...options, algorithms: asymmetric })
+  return (token, options) => jwtVerify(token, keyOf, { ...options, algorithms: asymmetric })
 }
 
 const make = Effect.fnUntraced(function* (options: Options) {
   const clock = yield* Clock.Clock
-  const verifyWith = verifierOf(options.keys)
-  const { audience, clockToleranceMs = Settings.auth.clockToleranceMs, issuer } = options
+  const { audience, clockToleranceMs = Settings.auth.clockToleranceMs, issuer, keys } = options
+  const verify = keys._tag === "Secret" ? bySecret(keys.secret) : byJwks(yield* Jwks.make(keys.url))
 
   return TokenVerifier.of({
     verify: (token) => {
       if (token.length > maxTokenLength) return Effect.fail(new TokenInvalid({ reason: "it is too long" }))
       return Effect.tryPromise({
         try: () =>
-          verifyWith(token, {
+          verify(token, {
             requiredClaims: ["sub", "exp"],
             clockTolerance: clockToleranceMs / 1000,
             currentDate: new Date(clock.currentTimeMillisUnsafe()),

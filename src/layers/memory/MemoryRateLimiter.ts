@@ -8,6 +8,8 @@ interface Entry {
   bucket: Bucket
 }
 
+const isSame = (a: Rate, b: Rate): boolean => a.perSecond === b.perSecond && a.burst === b.burst
+
 /** With this many buckets, those that are full again are forgotten. */
 const sweepAt = 10_000
 
@@ -27,7 +29,7 @@ const make = Effect.gen(function* () {
     take: (key, rate, cost) => {
       const now = clock.currentTimeMillisUnsafe()
       let entry = entries.get(key)
-      if (entry === undefined || entry.rate !== rate) {
+      if (entry === undefined || !isSame(entry.rate, rate)) {
         if (entries.size >= nextSweep) sweep(now)
         entry = { rate, bucket: full(rate, now) }
         entries.set(key, entry)

@@ -1,0 +1,102 @@
+/** Decisions from claims: those of the policy, remembered, with the rights that dead letters take. */
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Result } from "effect"
+import fc from "fast-check"
+import type { Claims } from "../../../src/domain/Claims.ts"
+import * as Policy from "../../../src/domain/Policy.ts"
+import * as PolicyAccessControl from "../../../src/layers/core/PolicyAccessControl.ts"
+import { AccessControl } from "../../../src/services/AccessControl.ts"
+
+const claims = (policy: Policy.Policy): Claims => ({
+  sub: "alice",
+  expiresAt: Infinity,
+  issuedAt: undefined,
+  tokenId: undefined,
+  policy
+})
+
+const scopes = (...scopes: ReadonlyArray<string>) => claims(Result.getOrThrow(Policy.scopesToPolicy(scopes)))
+
+const test = (title: string, run: (access: AccessControl["Service"]) => void) =>
+  it.effect(title, () => Effect.map(AccessControl, run).pipe(Effect.provide(PolicyAccessControl.layer)))
+
+const topic = fc.constantFrom("a", "a.x", "a.y", "b", "b.x")
+const pattern = fc.constantFrom("a", "a.*", "a.**", "**", "b.x", "*")
+const policy = fc.record({
+  rules: fc.array(
+    fc.record(
+      {
+        effect: fc.constantFrom("allow", "deny"),
+        action: fc.constantFrom("publish", "subscribe", "admin", "*"),
+        topics: fc.oneof(fc.tuple(pattern), fc.tuple(pattern, pattern)),
+        groups: fc.oneof(fc.constant("*" as const), fc.tuple(fc.constantFrom("g", "h")))
+      },
+      { requiredKeys: ["effect", "action", "topics"] }
+    ),
+    { maxLength: 4 }
+  )
+})
+const request = fc.record(
+  {
+    action: fc.constantFrom("publish", "subscribe", "admin"),
+    topic,
+    group: fc.constantFrom("g", "h")
+  },
+  { requiredKeys: ["action", "topic"] }
+)
+
+describe("PolicyAccessControl", () => {
+  test("decides as the policy does, however often it is asked", ({ decide }) =>
+    fc.assert(
+      fc.property(policy, fc.array(request, { maxLength: 30 }), (policy, requests) => {
+        const own = claims(policy)
+        for (const one of [...requests, ...requests]) {
+          expect(decide(own, one)).toEqual(Policy.decide(policy, one))
+        }
+      }),
+      { numRuns: 300 }
+    ))
+
+  test("decides about subscriptions as the policy does", ({ decideSubscription }) =>
+    fc.assert(
+      fc.property(
+        policy,
+        pattern,
+        fc.option(fc.constantFrom("g", "h"), { nil: undefined }),
+        (policy, pattern, group) => {
+          const wanted = { pattern, group }
+          expect(decideSubscription(claims(policy), wanted)).toEqual(
+            Policy.decideSubscription(policy, wanted)
+          )
+        }
+      ),
+      { numRuns: 300 }
+    ))
+
+  test("remembers nothing from one token to the next", ({ decide }) => {
+    const about = { action: "subscribe", topic: "a" } as const
+    expect(decide(scopes("subscribe:a"), about)._tag).toBe("Allowed")
+    expect(decide(scopes("subscribe:b"), about)._tag).toBe("Denied")
+    expect(decide(scopes("subscribe:a"), about)._tag).toBe("Allowed")
+  })
+
+  test("decides beyond what it remembers", ({ decide }) => {
+    const own = scopes("subscribe:a.*")
+    for (let round = 0; round < 2; round++) {
+      for (let i = 0; i < 1_500; i++) {
+        expect(decide(own, { action: "subscribe", topic: `a.${i}` })._tag).toBe("Allowed")
+        expect(decide(own, { action: "subscribe", topic: `b.${i}` })._tag).toBe("Denied")
+      }
+    }
+  })
+
+  test("takes the right to a dead letter and to its original", ({ decide, decideSubscription }) => {
+    const letter = { action: "subscribe", topic: "$dead.g.a.x" } as const
+    expect(decide(scopes("subscribe:**"), letter)._tag).toBe("Denied")
+    expect(decide(scopes("subscribe:$dead.**"), letter)._tag).toBe("Denied")
+    expect(decide(scopes("subscribe:$dead.**", "subscribe:a.*"), letter)._tag).toBe("Allowed")
+    const letters = { pattern: "$dead.g.a.*" }
+    expect(decideSubscription(scopes("subscribe:$dead.**"), letters)._tag).toBe("Denied")
+    expect(decideSubscription(scopes("subscribe:$dead.**", "subscribe:a.**"), letters)._tag).toBe("Allowed")
+  })
+})
