@@ -122,8 +122,14 @@ it.each([
     /JWT_SECRET must have at least 32 bytes \(RFC 7518, section 3\.2\), it has 10/
   ],
   [{ HUB_STORE: "postgres://localhost/x" }, /HUB_STORE must be sqlite:<path> or memory:/],
-  [{ MONGO_URL: "mongodb://localhost/x" }, /MONGO_URL asks for MongoDB, which is not available in this version/],
-  [{ HUB_STORE: "mongodb://localhost/x" }, /HUB_STORE asks for MongoDB, which is not available in this version/],
+  [
+    { MONGO_URL: "mongodb://localhost/x" },
+    /MONGO_URL asks for MongoDB, which is not available in this version/
+  ],
+  [
+    { HUB_STORE: "mongodb://localhost/x" },
+    /HUB_STORE asks for MongoDB, which is not available in this version/
+  ],
   [
     { HUB_HOST: "0.0.0.0" },
     /HUB_HOST is not loopback, so JWT_SECRET, JWT_JWKS_URL or STATIC_TOKEN must be set/
