@@ -1,13 +1,6 @@
-/** Run in a project that has installed the package: every entry is there, and the command runs a hub with its page. */
+/** Run in a project that has installed the package: the command runs a hub with its page. */
 import { spawn } from "node:child_process"
-import { createRequire } from "node:module"
 import { createInterface } from "node:readline"
-
-const require = createRequire(`${process.cwd()}/`)
-const entries = ["event-hub", "event-hub/memory", "event-hub/sqlite", "event-hub/hub", "event-hub/client"]
-for (const entry of entries) {
-  if (Object.keys(require(entry)).length === 0) throw new Error(`${entry} exports nothing`)
-}
 
 const hub = spawn("node_modules/.bin/event-hub", ["serve"], {
   env: { ...process.env, HUB_STORE: "sqlite:./data/hub.db", HUB_LOG: "json", WS_PORT: "0", OPS_PORT: "0" },
@@ -34,4 +27,5 @@ for (const path of [
 hub.kill("SIGTERM")
 const code = await exited
 if (code !== 0) throw new Error(`the hub ended with ${code}`)
-process.stdout.write(`entries ${entries.join(", ")}; event-hub serve works\n`)
+process.stdout.write("event-hub serve works
+")
