@@ -27,5 +27,4 @@ for (const path of [
 hub.kill("SIGTERM")
 const code = await exited
 if (code !== 0) throw new Error(`the hub ended with ${code}`)
-process.stdout.write("event-hub serve works
-")
+process.stdout.write("event-hub serve works\n")
