@@ -13,9 +13,11 @@ import * as Group from "../../domain/Group.ts"
 import type { GroupSettings } from "../../domain/Settings.ts"
 import type { Appender } from "../../services/Appender.ts"
 import type { EventStore } from "../../services/EventStore.ts"
-import type { Answer, GroupEvent, MemberSink } from "../../services/GroupDelivery.ts"
+import type { Answer, GroupEvent } from "../../services/GroupDelivery.ts"
 import type { GroupStore } from "../../services/GroupStore.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { freeCredit, type GroupMember, type Held, isCurrent, isIdle, isTaking } from "./groupMember.ts"
+import { type Allotment, type AnswerCommand, decideRound, type Departure, type Round } from "./groupRound.ts"
 import * as metrics from "./metrics.ts"
 
 export interface Environment {
@@ -35,97 +37,6 @@ export interface Environment {
   readonly onIdle: (group: RunningGroup) => void
 }
 
-/** A delivery that a member has not answered, or that lapsed and may still be answered. */
-interface Held {
-  readonly seq: number
-  readonly attempt: number
-  readonly generation: string
-  /** It counts against the member's credit. */
-  isOpen: boolean
-}
-
-export interface GroupMember {
-  readonly id: string
-  readonly credit: number
-  readonly sink: MemberSink
-  readonly matches: (topic: string) => boolean
-  /** It takes nothing before it is started, and nothing while it is paused. */
-  isStarted: boolean
-  isPaused: boolean
-  isClosed: boolean
-  /** Deliveries that count against the credit, over all topics. */
-  inFlight: number
-  /** Credit that rounds under way may use. */
-  reserved: number
-  /** It gets nothing else, until it is idle and has had its suspect. */
-  holdFor: GroupRunner | undefined
-  /** By topic and event id. */
-  readonly held: Map<string, Map<string, Held>>
-}
-
-/** What all topics of a group share. */
-export interface RunningGroup {
-  readonly name: string
-  readonly options: Group.GroupOptions
-  readonly members: Set<GroupMember>
-  readonly runners: Map<string, GroupRunner>
-  /** Those with something to deliver and nobody to take it, the longest waiting first. */
-  readonly starved: Set<GroupRunner>
-}
-
-interface AnswerCommand {
-  readonly member: GroupMember
-  readonly answer: Answer
-  readonly done: (outcomes: ReadonlyArray<Group.Outcome> | StoreUnavailable) => void
-  /** In the order of the ids; none: the member has no such delivery, and its round looks the event up. */
-  readonly deliveries: Array<{ readonly seq: number; readonly generation: string | undefined } | undefined>
-}
-
-interface Departure {
-  readonly member: GroupMember
-  /** It said goodbye: its attempts do not count. */
-  readonly graceful: boolean
-  readonly done: () => void
-}
-
-interface Allotment {
-  readonly member: GroupMember
-  readonly limit: number
-  readonly mode: "shared" | "alone"
-}
-
-interface Round {
-  readonly state: Group.GroupState
-  readonly outcomes: ReadonlyMap<AnswerCommand, ReadonlyArray<Group.Outcome>>
-  readonly claims: ReadonlyArray<{
-    readonly allotment: Allotment
-    readonly deliveries: ReadonlyArray<Group.Delivery>
-  }>
-  readonly gap: { readonly from: number; readonly to: number } | undefined
-  /** Deliveries ended without an answer. */
-  readonly lapsed: boolean
-  /** When the store did it, by its clock. */
-  readonly now: number
-}
-
-/** It has nothing, and nothing is on its way to it. */
-const isIdle = (member: GroupMember): boolean => member.inFlight === 0 && member.reserved === 0
-
-const freeCredit = (member: GroupMember): number => member.credit - member.inFlight - member.reserved
-
-/** It can be given something, of one topic or another. */
-const isTaking = (member: GroupMember): boolean => member.isStarted && !member.isPaused && !member.isClosed
-
-/** Whether the delivery is still the member's to answer, with its deadline ahead. */
-const isCurrent = (state: Group.GroupState, member: GroupMember, delivery: Held): boolean => {
-  const running = state.inFlight.get(delivery.seq)
-  return (
-    delivery.generation === state.generation &&
-    running?.member === member.id &&
-    running.attempt === delivery.attempt
-  )
-}
-
 /** The most events that one round hands out. */
 const roundLimit = 512
 
@@ -136,6 +47,16 @@ const patience = Schedule.min([Schedule.exponential("100 millis"), Schedule.spac
 
 /** How long a round that the store refused waits for the next one, in milliseconds. */
 const pauseAfterFailure = 250
+
+/** What all topics of a group share. */
+export interface RunningGroup {
+  readonly name: string
+  readonly options: Group.GroupOptions
+  readonly members: Set<GroupMember>
+  readonly runners: Map<string, GroupRunner>
+  /** Those with something to deliver and nobody to take it, the longest waiting first. */
+  readonly starved: Set<GroupRunner>
+}
 
 export class GroupRunner {
   readonly topic: string
@@ -223,6 +144,11 @@ export class GroupRunner {
     return !this.#isRunning && !this.#isBurying && this.#departures.length === 0 && this.#answers.length === 0
   }
 
+  /** An event is due that has to be delivered alone. */
+  get hasSuspectDue(): boolean {
+    return this.#state !== undefined && Group.suspectDue(this.#state, this.#now())
+  }
+
   /** A round is under way that may deliver something. */
   get isHandingOut(): boolean {
     return this.#isHandingOut
@@ -296,7 +222,14 @@ export class GroupRunner {
       )
       const exit = yield* Effect.exit(
         this.#env.groups.modify(at, (before, now) => {
-          const round = this.#decide({
+          const round = decideRound({
+            topic: this.topic,
+            options: this.#group.options,
+            settings: this.#env.settings,
+            maxAttempts: this.#maxAttempts,
+            members: this.#group.members,
+            isLive: this.#env.isLive,
+            trimmedTo: this.#trimmedTo,
             before: before ?? Group.initial(generation, 0),
             now,
             adopt,
@@ -328,89 +261,6 @@ export class GroupRunner {
       this.#schedule(round.state, began)
       return delivered > 0 || round.lapsed || round.state.next !== known.next
     })
-  }
-
-  /** The pure part of a round. */
-  #decide(round: {
-    readonly before: Group.GroupState
-    readonly now: number
-    readonly adopt: boolean
-    readonly recover: boolean
-    readonly answers: ReadonlyArray<AnswerCommand>
-    readonly randoms: ReadonlyArray<ReadonlyArray<number>>
-    readonly departures: ReadonlyArray<Departure>
-    readonly buried: ReadonlyArray<number>
-    readonly allotments: ReadonlyArray<Allotment>
-    readonly candidates: ReadonlyArray<StoredRecord>
-  }): Round {
-    const { now } = round
-    const limits = { now, maxAttempts: this.#maxAttempts, backoff: this.#env.settings.backoff }
-    const outcomes = new Map<AnswerCommand, ReadonlyArray<Group.Outcome>>()
-    let state = round.before
-    let gap: Round["gap"]
-
-    // Answers count before deadlines: they came in time, only the round was late.
-    state = applyAnswers(
-      state,
-      round.answers,
-      round.randoms,
-      limits,
-      this.#group.options.ackTimeoutMs,
-      outcomes
-    )
-    state = Group.bury(state, round.buried)
-    const beforeLapse = state
-    if (round.recover) state = this.#recover(state, limits)
-    for (const { graceful, member } of round.departures) {
-      state = graceful
-        ? Group.leave(state, member.id, now)
-        : Group.removeMembers(state, (id) => id === member.id, limits)
-    }
-    if (round.adopt) state = Group.removeMembers(state, (id) => !this.#env.isLive(id), limits)
-    state = Group.expire(state, limits)
-    const lapsed = state !== beforeLapse
-    if (this.#trimmedTo > state.floor) {
-      gap = { from: state.floor + 1, to: this.#trimmedTo }
-      state = Group.skipTrimmed(state, this.#trimmedTo)
-    }
-
-    const claims: Array<Round["claims"][number]> = []
-    for (const allotment of round.allotments) {
-      const claimed = Group.claim(state, {
-        now,
-        member: allotment.member.id,
-        limit: allotment.limit,
-        mode: allotment.mode,
-        candidates: round.candidates.slice(Math.max(0, state.next - (round.candidates[0]?.seq ?? 0))),
-        options: this.#group.options,
-        window: this.#env.settings.window
-      })
-      state = claimed.state
-      claims.push({ allotment, deliveries: claimed.deliveries })
-    }
-    return { state, outcomes, claims, gap, lapsed, now }
-  }
-
-  /**
-   * What an outage kept from the members of this hub: claims that were stored although the store said that it
-   * failed never reached them, and go back; and more time for the rest, since nobody could answer.
-   */
-  #recover(before: Group.GroupState, limits: Group.Limits): Group.GroupState {
-    const heldBy = new Map<string, ReadonlySet<number>>()
-    for (const member of this.#group.members) {
-      const held = [...(member.held.get(this.topic)?.values() ?? [])]
-      const current = held.filter((delivery) => isCurrent(before, member, delivery))
-      heldBy.set(member.id, new Set(current.map(({ seq }) => seq)))
-    }
-    const lost: Array<Group.Refusal> = []
-    const late: Array<Group.Answer & { readonly byMs: number }> = []
-    for (const [seq, { deadline, member }] of before.inFlight) {
-      const held = heldBy.get(member)
-      if (held === undefined) continue
-      if (!held.has(seq)) lost.push({ seq, member, mode: "release", reason: "", random: 0 })
-      else if (deadline <= limits.now) late.push({ seq, member, byMs: this.#group.options.ackTimeoutMs })
-    }
-    return Group.extend(Group.nack(before, lost, limits).state, late, limits.now).state
   }
 
   // --- before a round ----------------------------------------------------------------------------------------
@@ -603,11 +453,9 @@ export class GroupRunner {
     member.inFlight--
     if (member.holdFor !== undefined && member.inFlight === 0) {
       // It is idle now: the suspect it is held for can be delivered, or was, and nothing holds it any more.
-      const runner = member.holdFor
-      if (runner.#state === undefined || !Group.suspectDue(runner.#state, runner.#now())) {
-        member.holdFor = undefined
-      }
-      runner.wake()
+      const holder = member.holdFor
+      if (!holder.hasSuspectDue) member.holdFor = undefined
+      holder.wake()
     }
     return true
   }
@@ -801,61 +649,4 @@ export class GroupRunner {
     this.#timer?.fiber.interruptUnsafe()
     this.#timer = undefined
   }
-}
-
-/** All answers of a round, in as few changes of the state as there are kinds. */
-const applyAnswers = (
-  before: Group.GroupState,
-  commands: ReadonlyArray<AnswerCommand>,
-  randoms: ReadonlyArray<ReadonlyArray<number>>,
-  limits: Group.Limits,
-  ackTimeoutMs: number,
-  outcomes: Map<AnswerCommand, ReadonlyArray<Group.Outcome>>
-): Group.GroupState => {
-  let state = before
-  const results = new Map<AnswerCommand, Array<Group.Outcome>>(
-    commands.map((command) => [command, command.answer.ids.map(() => "stale" as const)])
-  )
-  /** What the answers of one kind are about, and where their outcomes belong. */
-  const gather = <A extends Group.Answer>(
-    tag: Answer["_tag"],
-    make: (command: AnswerCommand, answer: Group.Answer, c: number, i: number) => A
-  ) => {
-    const answers: Array<A> = []
-    const places: Array<readonly [AnswerCommand, number]> = []
-    commands.forEach((command, c) => {
-      if (command.answer._tag !== tag) return
-      command.deliveries.forEach((delivery, i) => {
-        if (delivery === undefined) return
-        if (delivery.generation !== undefined && delivery.generation !== before.generation) return
-        const { attempt } = command.answer
-        answers.push(make(command, { seq: delivery.seq, member: command.member.id, attempt }, c, i))
-        places.push([command, i])
-      })
-    })
-    return { answers, places }
-  }
-  const take = (answered: Group.Answered, places: ReadonlyArray<readonly [AnswerCommand, number]>): void => {
-    state = answered.state
-    answered.outcomes.forEach((outcome, n) => {
-      const [command, i] = places[n]!
-      results.get(command)![i] = outcome
-    })
-  }
-
-  const acks = gather("Ack", (_command, answer) => answer)
-  if (acks.answers.length > 0) take(Group.ack(state, acks.answers), acks.places)
-  const nacks = gather("Nack", ({ answer }, base, c, i): Group.Refusal => {
-    const nack = answer as Extract<Answer, { readonly _tag: "Nack" }>
-    return { ...base, mode: nack.mode, reason: nack.reason, delayMs: nack.delayMs, random: randoms[c]![i]! }
-  })
-  if (nacks.answers.length > 0) take(Group.nack(state, nacks.answers, limits), nacks.places)
-  const extensions = gather("Extend", ({ answer }, base) => ({
-    ...base,
-    byMs: (answer as Extract<Answer, { readonly _tag: "Extend" }>).byMs ?? ackTimeoutMs
-  }))
-  if (extensions.answers.length > 0)
-    take(Group.extend(state, extensions.answers, limits.now), extensions.places)
-  for (const [command, outcome] of results) outcomes.set(command, outcome)
-  return state
 }
