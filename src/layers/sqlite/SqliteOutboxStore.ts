@@ -12,7 +12,7 @@ import { leaseExpired } from "../../domain/Outbox.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Ids } from "../../services/Ids.ts"
 import { type OutboxClaim, OutboxStore, type Settled } from "../../services/OutboxStore.ts"
-import type { ClaimRef } from "./outboxCommands.ts"
+import { type ClaimRef, outboxStats } from "./outboxCommands.ts"
 import { SqliteDatabase } from "./SqliteDatabase.ts"
 
 const refOf = ({ event, token }: OutboxClaim): ClaimRef => ({
@@ -119,8 +119,7 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits)
         db.write("outbox", "requeueExpired", { maxAttempts, error: leaseExpired, now: now() })
       ),
 
-    // Counting reads an index from end to end: that is the writer's thread's work, and not this one's.
-    stats: db.write("outbox", "stats", undefined),
+    stats: db.read("OutboxStore.stats", outboxStats),
 
     list: ({ after, limit, state }) =>
       db.write("outbox", "list", { state, after: after === undefined ? 0 : Number(after), limit }),

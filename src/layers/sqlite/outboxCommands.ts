@@ -7,7 +7,7 @@
  */
 import type { EventRecord } from "../../domain/Event.ts"
 import type { StateName } from "../../domain/Outbox.ts"
-import type { OutboxEntry } from "../../services/OutboxStore.ts"
+import type { OutboxEntry, OutboxStats } from "../../services/OutboxStore.ts"
 import type { Statements } from "./statements.ts"
 
 export type RecordState = "pending" | "waiting" | "blocked" | "claimed" | "sent" | "dead"
@@ -109,10 +109,25 @@ export const addRecord = (
   )
 }
 
-export const outboxCommands = (statements: Statements) => {
-  const isPaused = (): boolean =>
-    statements.get<{ readonly value: string }>("meta", "outbox_paused")?.value === "true"
+/** A look at six rows and six index entries, however many records there are. */
+export const outboxStats = (statements: Statements): OutboxStats => {
+  const counts = { Pending: 0, Blocked: 0, Claimed: 0, Sent: 0, Dead: 0 }
+  let oldestAddedAt: number | undefined
+  for (const { n, state } of statements.all<{ readonly state: RecordState; readonly n: number }>(
+    "outboxCounts"
+  )) {
+    counts[stateNames[state]] += n
+    if (n === 0 || state === "sent" || state === "dead") continue
+    const first = statements.get<{ readonly added_at: number }>("oldestInState", state)
+    if (first !== undefined) oldestAddedAt = Math.min(oldestAddedAt ?? Infinity, first.added_at)
+  }
+  return { counts, oldestAddedAt, paused: isPaused(statements) }
+}
 
+const isPaused = (statements: Statements): boolean =>
+  statements.get<{ readonly value: string }>("meta", "outbox_paused")?.value === "true"
+
+export const outboxCommands = (statements: Statements) => {
   const unblock = (lines: ReadonlyMap<string, { readonly topic: string; readonly key: string }>): void => {
     for (const { key, topic } of lines.values()) statements.run("unblock", topic, key, unblockChunk)
   }
@@ -142,7 +157,7 @@ export const outboxCommands = (statements: Statements) => {
     readonly token: string
     readonly now: number
   }): ReadonlyArray<{ readonly event: EventRecord; readonly attempts: number }> => {
-    if (isPaused()) return []
+    if (isPaused(statements)) return []
     statements.run("wakeDue", args.now)
     const claimed: Array<{ readonly event: EventRecord; readonly attempts: number }> = []
     /** Per line: the last record of this batch, before which nothing is open; or that the line is held up. */
@@ -227,18 +242,6 @@ export const outboxCommands = (statements: Statements) => {
       }
       unblock(lines)
       return { requeued: rows.length - dead, dead }
-    },
-
-    stats: () => {
-      const counts = { Pending: 0, Blocked: 0, Claimed: 0, Sent: 0, Dead: 0 }
-      let oldestAddedAt: number | undefined
-      for (const state of allStates) {
-        counts[stateNames[state]] += statements.get<{ readonly n: number }>("countState", state)!.n
-        if (state === "sent" || state === "dead") continue
-        const [first] = statements.all<ListRow>("listState", state, 0, 1)
-        if (first !== undefined) oldestAddedAt = Math.min(oldestAddedAt ?? Infinity, first.added_at)
-      }
-      return { counts, oldestAddedAt, paused: isPaused() }
     },
 
     list: (args: {

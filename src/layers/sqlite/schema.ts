@@ -88,6 +88,25 @@ const migrations: ReadonlyArray<{ readonly version: number; readonly sql: string
       CREATE INDEX outbox_sent ON outbox (done_at) WHERE state = 'sent';
       CREATE INDEX outbox_lines ON outbox (topic, key, position)
         WHERE key IS NOT NULL AND state IN ('pending', 'waiting', 'blocked', 'claimed');
+
+      -- How many there are of each state: kept as they change, whoever changes them, since counting an index costs
+      -- as much as there is in it.
+      CREATE TABLE outbox_counts (
+        state TEXT NOT NULL PRIMARY KEY,
+        n INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID;
+      INSERT INTO outbox_counts (state, n)
+        VALUES ('pending', 0), ('waiting', 0), ('blocked', 0), ('claimed', 0), ('sent', 0), ('dead', 0);
+      CREATE TRIGGER outbox_added AFTER INSERT ON outbox BEGIN
+        UPDATE outbox_counts SET n = n + 1 WHERE state = NEW.state;
+      END;
+      CREATE TRIGGER outbox_moved AFTER UPDATE OF state ON outbox WHEN NEW.state <> OLD.state BEGIN
+        UPDATE outbox_counts SET n = n + 1 WHERE state = NEW.state;
+        UPDATE outbox_counts SET n = n - 1 WHERE state = OLD.state;
+      END;
+      CREATE TRIGGER outbox_gone AFTER DELETE ON outbox BEGIN
+        UPDATE outbox_counts SET n = n - 1 WHERE state = OLD.state;
+      END;
     `
   }
 ]
@@ -116,8 +135,8 @@ export const check = (db: DatabaseSync): void => {
     )
   }
   if (found > 0) return
-  const taken = ["topics", "events", "latest", "groups", "group_states", "outbox"].filter((name) =>
-    hasTable(db, name)
+  const taken = ["topics", "events", "latest", "groups", "group_states", "outbox", "outbox_counts"].filter(
+    (name) => hasTable(db, name)
   )
   if (taken.length > 0) {
     throw new SchemaProblem(
