@@ -88,6 +88,7 @@ const migrations: ReadonlyArray<{ readonly version: number; readonly sql: string
       CREATE INDEX outbox_sent ON outbox (done_at) WHERE state = 'sent';
       CREATE INDEX outbox_lines ON outbox (topic, key, position)
         WHERE key IS NOT NULL AND state IN ('pending', 'waiting', 'blocked', 'claimed');
+      CREATE INDEX outbox_blocked ON outbox (topic, key, position) WHERE state = 'blocked';
 
       -- How many there are of each state: kept as they change, whoever changes them, since counting an index costs
       -- as much as there is in it.

@@ -90,8 +90,9 @@ export const sql = {
   markWaiting: `UPDATE outbox SET state = 'waiting', not_before = ?, last_error = ?, ${free} WHERE ${held}`,
   markDead: `UPDATE outbox SET state = 'dead', done_at = ?, last_error = ?, ${free} WHERE ${held}`,
   markReleased: `UPDATE outbox SET state = 'pending', attempts = attempts - 1, ${free} WHERE ${held}`,
+  anyBlocked: "SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND state = 'blocked' LIMIT 1",
   unblock: `UPDATE outbox SET state = 'pending' WHERE position IN (
-    SELECT position FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND state IN ${open} AND state = 'blocked'
+    SELECT position FROM outbox WHERE topic = ? AND key = ? AND state = 'blocked'
     ORDER BY position LIMIT ?)`,
   expired: "SELECT position, topic, key, attempts FROM outbox WHERE state = 'claimed' AND lease_until <= ?",
   expire: `UPDATE outbox SET state = ?, done_at = ?, last_error = ?, ${free} WHERE position = ?`,

@@ -52,3 +52,9 @@ it("what stands before a record in its line is one look-up", () => {
     "SEARCH outbox USING INDEX outbox_lines (topic=? AND key=? AND position>? AND position<?)"
   ])
 })
+
+it("what waits behind a record that is done is one look-up, however long its line is", () => {
+  expect(planOf(sql.unblock)).toContain(
+    "SEARCH outbox USING COVERING INDEX outbox_blocked (topic=? AND key=?)"
+  )
+})
