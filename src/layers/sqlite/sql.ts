@@ -3,9 +3,6 @@
  * about each of them: none reads a table from end to end.
  */
 
-/** States in which an outbox record is not done; written out, since a partial index needs literals. */
-const open = "('pending', 'waiting', 'blocked', 'claimed')"
-
 /** A record's columns, as people see it. */
 const columns =
   "position, topic, id, key, tombstone, body, added_at, state, not_before, attempts, worker, lease_until, last_error"
@@ -82,7 +79,8 @@ export const sql = {
   anyPending: "SELECT 1 FROM outbox WHERE state = 'pending' LIMIT 1",
   pendingAfter:
     "SELECT position, topic, id, key, tombstone, body, attempts FROM outbox WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",
-  openBetween: `SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND state IN ${open} AND position > ? AND position < ? LIMIT 1`,
+  openBetween:
+    "SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND done_at IS NULL AND position > ? AND position < ? LIMIT 1",
   block: "UPDATE outbox SET state = 'blocked' WHERE position = ?",
   claim:
     "UPDATE outbox SET state = 'claimed', token = ?, worker = ?, lease_until = ?, attempts = attempts + 1 WHERE position = ?",
