@@ -76,7 +76,7 @@ it("2,000 outbox records arrive once each, whatever the hub does: killed while d
       })
     }
   }
-  const env = { HUB_STORE: `sqlite:${path}`, OUTBOX_BATCH_SIZE: "7", OUTBOX_LEASE_MS: "1000" }
+  const env = { HUB_STORE: `sqlite:${path}`, OUTBOX_BATCH_SIZE: "7" }
   write(1, 500)
   for (const n of [1_000, 1_500, 2_000]) {
     const hub = await startHub(env)

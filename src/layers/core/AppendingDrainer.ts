@@ -5,7 +5,7 @@
  * What the log refuses although it takes others counts, waits with back-off, and is dead after the last attempt;
  * the rest of its key stays behind it.
  */
-import { Effect, Layer, Queue, Random, Schedule, Stream } from "effect"
+import { Clock, Effect, Layer, Queue, Random, Schedule, Stream } from "effect"
 import * as Retry from "../../domain/Retry.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Appender, type Overloaded } from "../../services/Appender.ts"
@@ -30,6 +30,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   const recorder = yield* metrics.recorder
   const ids = yield* Ids
   const random = yield* Random.Random
+  const clock = yield* Clock.Clock
   const wakeUp = yield* Queue.sliding<void>(1)
   const worker = ids.next()
   let status: DrainerStatus = { worker, sent: 0, failed: 0, lost: 0, problem: undefined }
@@ -108,10 +109,19 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
     )
   )
 
+  /** Also between batches: an outbox that never runs empty must not keep what a lost worker had claimed. */
+  let requeuedAt = -Infinity
+  const requeue = Effect.suspend(() => {
+    const now = clock.currentTimeMillisUnsafe()
+    if (now - requeuedAt < settings.intervalMs) return Effect.void
+    requeuedAt = now
+    return outbox.requeueExpired({ maxAttempts: settings.retry.maxAttempts })
+  })
+
   /** Until nothing is due. */
   const drain = Effect.gen(function* () {
-    yield* outbox.requeueExpired({ maxAttempts: settings.retry.maxAttempts })
-    while (!stopping && (yield* batch));
+    do yield* requeue
+    while (!stopping && (yield* batch))
   })
 
   const round = drain.pipe(

@@ -240,7 +240,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
       check(db)
       db.exec(connectionPragmas)
       migrate(db, newHistory)
-      return prepare(db).get<{ readonly value: string }>("meta", "history")!.value
+      const statements = prepare(db)
+      // The lock says that whoever claimed records is gone: nobody has to wait for the leases to end.
+      if (statements.get("anyClaimed") !== undefined) statements.run("endLeases")
+      return statements.get<{ readonly value: string }>("meta", "history")!.value
     } finally {
       db.close()
     }

@@ -93,6 +93,8 @@ export const sql = {
     SELECT position FROM outbox WHERE topic = ? AND key = ? AND state = 'blocked'
     ORDER BY position LIMIT ?)`,
   expired: "SELECT position, topic, key, attempts FROM outbox WHERE state = 'claimed' AND lease_until <= ?",
+  anyClaimed: "SELECT 1 FROM outbox WHERE state = 'claimed' LIMIT 1",
+  endLeases: "UPDATE outbox SET lease_until = 0 WHERE state = 'claimed'",
   expire: `UPDATE outbox SET state = ?, done_at = ?, last_error = ?, ${free} WHERE position = ?`,
   outboxCounts: "SELECT state, n FROM outbox_counts",
   oldestInState: "SELECT added_at FROM outbox WHERE state = ? ORDER BY position LIMIT 1",

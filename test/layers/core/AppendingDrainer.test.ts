@@ -310,6 +310,21 @@ describe("AppendingDrainer: an outbox that fails", () => {
 })
 
 describe("AppendingDrainer: workers", () => {
+  test("takes over what a lost worker had claimed, also from an outbox that never runs empty", ({
+    outbox,
+    setPace
+  }) =>
+    Effect.gen(function* () {
+      yield* add("stuck")
+      yield* outbox.claimBatch({ limit: 1, leaseMs: 1_000, worker: "lost" })
+      yield* addAll(Array.from({ length: 100 }, (_, i) => `${i}`))
+      setPace((operation) => (operation === "EventStore.append" ? [100, 0] : [0, 0]))
+      yield* start({ batchSize: 1 })
+      yield* TestClock.adjust("3 seconds")
+      expect(yield* log()).toContain("stuck")
+      expect(Object.values(yield* states)).toContain("Pending")
+    }))
+
   test("that die leave their claims to others when the lease is over, and the attempt counts", ({ outbox }) =>
     Effect.gen(function* () {
       yield* addAll(["1", "2"], { key: "k" })

@@ -8,7 +8,9 @@ import * as RandomIds from "../../../src/layers/core/RandomIds.ts"
 import { version, versionOf } from "../../../src/layers/sqlite/schema.ts"
 import * as SqliteDatabase from "../../../src/layers/sqlite/SqliteDatabase.ts"
 import * as SqliteEventStore from "../../../src/layers/sqlite/SqliteEventStore.ts"
+import * as SqliteOutboxStore from "../../../src/layers/sqlite/SqliteOutboxStore.ts"
 import { EventStore } from "../../../src/services/EventStore.ts"
+import { OutboxStore } from "../../../src/services/OutboxStore.ts"
 import { temporaryDirectory } from "../../support/temporary.ts"
 
 const open = (path: string) =>
@@ -100,6 +102,33 @@ it.effect("refuses a newer schema, and says what to do", () =>
       `it was written by a newer version (schema ${version + 1}, this one knows ${version}); update event-hub`
     )
     expect(readFileSync(path).equals(before)).toBe(true)
+  })
+)
+
+it.effect("what a hub had claimed that is gone need not wait for its lease", () =>
+  Effect.gen(function* () {
+    const path = join(temporaryDirectory(), "hub.db")
+    const openOutbox = Layer.build(
+      SqliteOutboxStore.layer().pipe(
+        Layer.provide(SqliteDatabase.layer({ path, writer: "inline" })),
+        Layer.provide(RandomIds.layer)
+      )
+    ).pipe(Effect.map((context) => Context.get(context, OutboxStore)))
+    const claim = (store: OutboxStore["Service"]) =>
+      store.claimBatch({ limit: 10, leaseMs: 3_600_000, worker: "w" })
+
+    yield* Effect.scoped(
+      Effect.gen(function* () {
+        const store = yield* openOutbox
+        yield* store.add({ topic: "a", id: "one", payload: 1 })
+        expect(yield* claim(store)).toHaveLength(1)
+        // In its own life the lease holds.
+        expect(yield* store.requeueExpired({ maxAttempts: 5 })).toEqual({ requeued: 0, dead: 0 })
+      })
+    )
+    const store = yield* openOutbox
+    expect(yield* store.requeueExpired({ maxAttempts: 5 })).toEqual({ requeued: 1, dead: 0 })
+    expect((yield* claim(store)).map(({ attempts, event }) => [event.id, attempts])).toEqual([["one", 2]])
   })
 )
 
