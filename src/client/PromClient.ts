@@ -10,8 +10,8 @@ import type {
   DeliveryContext,
   EndReason,
   EventMessage,
-  From,
   Gap,
+  GroupOptions,
   HubMessage,
   Ok,
   PublishOptions,
@@ -39,15 +39,8 @@ export interface Published {
   readonly duplicate: boolean
 }
 
-export interface SubscribeOptions {
-  readonly from?: From
-  /** The life of the store that the positions in `from` belong to. */
-  readonly history?: string
-  /** Groups: unacknowledged events at once. */
-  readonly credit?: number
-  readonly ackTimeoutMs?: number
-  readonly maxAttempts?: number
-  readonly keyOrdered?: boolean
+/** What the protocol knows, and what is the client's own. The options of groups mean nothing without one. */
+export interface SubscribeOptions extends GroupOptions {
   /** Groups: handlers that run at the same time. Live handlers run one after the other. */
   readonly concurrency?: number
   /** These positions will not come: they were trimmed before they could be read. */

@@ -243,9 +243,13 @@ const publish = (
   draft.actions.push({ _tag: "Append", record: record.success, ref })
 }
 
+const groupProblem = (group: string | undefined): string | undefined =>
+  group === undefined || Topic.isSegment(group) ? undefined : "a group's name is one topic segment"
+
 const subscribeProblem = (message: Subscribe, limits: Limits): string | undefined => {
   const { group, opts } = message
-  if (group !== undefined && !Topic.isSegment(group)) return "a group's name is one topic segment"
+  const problem = groupProblem(group)
+  if (problem !== undefined) return problem
   if (opts?.credit !== undefined && opts.credit > limits.maxCredit) {
     return `'credit' is at most ${limits.maxCredit}`
   }
@@ -303,6 +307,8 @@ const unsubscribe = (draft: Draft, message: Unsubscribe): void => {
   if (Result.isFailure(pattern)) {
     return send(draft, err(ref, "invalid_pattern", pattern.failure.message))
   }
+  const problem = groupProblem(group)
+  if (problem !== undefined) return send(draft, err(ref, "bad_request", problem))
   const key = subscriptionKey(topic, group)
   if (!draft.session.subscriptions.has(key)) {
     return send(draft, err(ref, "not_subscribed", `'${topic}' is not subscribed on this connection`))

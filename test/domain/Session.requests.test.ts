@@ -248,6 +248,12 @@ describe("UNSUBSCRIBE", () => {
     expect(said(step.session, subscribe({ group: "g" }))).toEqual(["Subscribe"])
   })
 
+  it("of a group that cannot be one is refused, and does not end the live subscription", () => {
+    expect(said(session, { op: "UNSUBSCRIBE", ref: 2, topic: "a.*", group: "" })).toEqual([
+      "ERR 2 bad_request"
+    ])
+  })
+
   it("of what is not subscribed is told so", () => {
     expect(said(session, { op: "UNSUBSCRIBE", ref: 2, topic: "a.b" })).toEqual(["ERR 2 not_subscribed"])
     expect(said(session, { op: "UNSUBSCRIBE", ref: 2, topic: "a.*", group: "h" })).toEqual([
