@@ -3,16 +3,22 @@
  *
  * Every event of the topic is, for the group, in exactly one place:
  *
- *   seq ≤ floor            acknowledged, with all before it
- *   acked                  acknowledged out of order
  *   inFlight               delivered to a member, until its deadline
- *   waiting                delivered before, to be delivered again from `notBefore` on
+ *   waiting                to be delivered again from `notBefore` on
  *   dying                  out of attempts: it is let go when it stands in the dead letters
  *   deferred               passed over, because an event of its key was not done (`keyOrdered`)
  *   seq ≥ next             not looked at yet
+ *   anywhere else          acknowledged
  *
- * The floor is the contiguous acknowledged prefix and nothing else: no event is skipped by moving it.
- * All operations are pure and take many events at once; time and random numbers are arguments.
+ * What is acknowledged is not written down: it is what lies before `next` and is in none of the other places. The
+ * state is therefore as large as what was begun and not finished, however far ahead of its floor a group is. The
+ * floor is the contiguous acknowledged prefix and nothing else: no event is skipped by moving it.
+ *
+ * Dead letters come back by a second way (`redrive`): they wait and are delivered among the others, and the
+ * positions in the log know nothing of them.
+ *
+ * All operations are pure and take many events at once; time and random numbers are arguments. How a state is
+ * written down is in GroupEncoding, what people want to know of it in GroupView.
  */
 import { Effect, Result, Schema } from "effect"
 import * as Ranges from "./Ranges.ts"
@@ -35,6 +41,10 @@ export interface Registration {
   readonly registeredAt: number
   /** The life of the event store that its positions belong to. */
   readonly history: string
+  /** Nothing is delivered to its members; what they have can be answered. Of the group, with all its patterns. */
+  readonly paused: boolean
+  /** When a member was last known to be there, by the store's clock. Of the group, with all its patterns. */
+  readonly lastUsedAt: number
 }
 
 /** The group exists with another pattern or other options. */
@@ -70,7 +80,7 @@ export const agree = (
   wanted: Partial<GroupOptions>
 ): Effect.Effect<Registration, GroupConflict> => Effect.fromResult(conflicts(registered, wanted))
 
-interface Entry {
+export interface Entry {
   /** 1 for the first delivery. */
   readonly attempt: number
   /** Deliveries that ended without a word from the member: time-outs and lost members. */
@@ -78,6 +88,12 @@ interface Entry {
   /** Who has it, or had it last and may still answer; `nobody` once it was answered or handed back. */
   readonly member: string
   readonly key: string | undefined
+  /** When the group first took it. */
+  readonly since: number
+  /** Why its last delivery came to nothing; empty when it was the first. */
+  readonly reason: string
+  /** Its position among the dead letters it comes back from; none: it comes from the log. */
+  readonly letter: number | undefined
 }
 
 export interface InFlight extends Entry {
@@ -88,8 +104,49 @@ export interface Waiting extends Entry {
   readonly notBefore: number
 }
 
-export interface Dying extends Entry {
-  readonly reason: string
+export type Dying = Entry
+
+/** Events of one key that were passed over. Those next in line are listed, however many there are behind them. */
+export interface Deferred {
+  /** In the order of the log. */
+  readonly seqs: ReadonlyArray<number>
+  /** No event of the key before this was passed over beside the listed; none: all of them are listed. */
+  readonly from: number | undefined
+  /** How many are not listed. */
+  readonly unlisted: number
+}
+
+/** Which dead letters are to come back. What is not given excludes nothing. */
+export interface RedriveFilter {
+  /** Positions in the topic of dead letters. */
+  readonly letters?: ReadonlyArray<number>
+  /** Ids of the original events. */
+  readonly ids?: ReadonlyArray<string>
+  readonly key?: string
+  /** A part of the reason. */
+  readonly reason?: string
+  /** Given up at or after this time, and before that one. */
+  readonly since?: number
+  readonly until?: number
+}
+
+/** Dead letters that were asked back and are not among the waiting yet. */
+export interface RedrivePlan {
+  readonly next: number
+  readonly upTo: number
+  readonly filter: RedriveFilter
+}
+
+export interface Redrive {
+  readonly plans: ReadonlyArray<RedrivePlan>
+  /** Letters that came back, or were found to be on their way already: they do not come back again. */
+  readonly letters: Ranges.Ranges
+}
+
+/** How much was done at a time. */
+export interface Sample {
+  readonly at: number
+  readonly done: number
 }
 
 export interface GroupState {
@@ -97,40 +154,81 @@ export interface GroupState {
   readonly generation: string
   readonly floor: number
   readonly next: number
-  readonly acked: Ranges.Ranges
   readonly inFlight: ReadonlyMap<number, InFlight>
   readonly waiting: ReadonlyMap<number, Waiting>
   readonly dying: ReadonlyMap<number, Dying>
-  /** By key, in the order of their seqs; never empty lists. */
-  readonly deferred: ReadonlyMap<string, ReadonlyArray<number>>
+  readonly deferred: ReadonlyMap<string, Deferred>
+  readonly redrive: Redrive
+  /** At most two samples, the older first: how fast the group gets on. */
+  readonly pace: ReadonlyArray<Sample>
 }
 
 /** A delivery is answered once: what comes after a NACK is about no delivery any more. */
-const nobody = ""
+export const nobody = ""
+
+const noRedrive: Redrive = { plans: [], letters: Ranges.empty }
 
 /** A group that has seen everything up to `floor` and nothing after it. */
 export const initial = (generation: string, floor: number): GroupState => ({
   generation,
   floor,
   next: floor + 1,
-  acked: Ranges.empty,
   inFlight: new Map(),
   waiting: new Map(),
   dying: new Map(),
-  deferred: new Map()
+  deferred: new Map(),
+  redrive: noRedrive,
+  pace: []
 })
-
-/**
- * Goes on from another position. What was in flight is forgotten: acknowledgements of it come with the old
- * generation and change nothing.
- */
-export const seek = (to: { readonly generation: string; readonly floor: number }): GroupState =>
-  initial(to.generation, to.floor)
 
 /** After this many deliveries without a word, an event is delivered alone within its member. */
 export const aloneAfter = 2
 
-const isSuspect = (entry: Entry): boolean => entry.unanswered >= aloneAfter
+export const isSuspect = (entry: Entry): boolean => entry.unanswered >= aloneAfter
+
+/** What is kept of the reason of one that waits: many may, and a state has to stay small. */
+const maxReasonLength = 200
+
+/** What stands in a dead letter. */
+const maxDyingReasonLength = 1_000
+
+const shortened = (reason: string, length = maxReasonLength): string =>
+  reason.length <= length ? reason : `${reason.slice(0, length - 1)}…`
+
+/** Everything that was begun and is not finished. */
+export function* entriesOf(state: GroupState): Generator<readonly [number, Entry]> {
+  yield* state.inFlight
+  yield* state.waiting
+  yield* state.dying
+}
+
+/** The least seq that is passed over, or may be. */
+const firstOf = ({ from, seqs }: Deferred): number => seqs[0] ?? from!
+
+const floorOf = (state: GroupState): number => {
+  let first = state.next
+  for (const entries of [state.inFlight, state.waiting, state.dying]) {
+    for (const [seq, { letter }] of entries) if (letter === undefined && seq < first) first = seq
+  }
+  for (const passed of state.deferred.values()) first = Math.min(first, firstOf(passed))
+  return first - 1
+}
+
+/** The floor follows whatever was finished. */
+const settled = (state: GroupState): GroupState => {
+  const floor = floorOf(state)
+  return floor === state.floor ? state : { ...state, floor }
+}
+
+/** What the events of a key that were passed over take of the window: one each that is listed, else one for the key. */
+const weight = ({ from, seqs }: Deferred): number => Math.max(seqs.length, from === undefined ? 0 : 1)
+
+/** How much the state has to remember. The `window` bounds it. */
+const tracked = (state: GroupState): number => {
+  let n = state.inFlight.size + state.waiting.size + state.dying.size
+  for (const passed of state.deferred.values()) n += weight(passed)
+  return n
+}
 
 // --- claim ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +243,8 @@ export interface Delivery {
   readonly attempt: number
   readonly redelivered: boolean
   readonly deadline: number
+  /** Where it stands among the dead letters, when it comes back from them. */
+  readonly letter: number | undefined
 }
 
 export interface Claim {
@@ -152,14 +252,18 @@ export interface Claim {
   readonly member: string
   /** How many events the member takes now. */
   readonly limit: number
+  /** How many of them may be retries before anything else is looked at; retries also fill what others leave. */
+  readonly retriesFirst: number
   /**
    * `shared` takes anything but suspects. `alone` takes one suspect and nothing else: for a member that has
    * nothing in flight, so that an event which kills its handler takes no other down with it.
    */
   readonly mode: "shared" | "alone"
+  /** Others are there to take what this member let lapse: it may be the member that is at fault. */
+  readonly hasOthers?: boolean
   readonly candidates: ReadonlyArray<Candidate>
   readonly options: GroupOptions
-  /** How far `next` may be ahead of the floor. */
+  /** How many events may be begun and not finished before no new ones are taken. */
   readonly window: number
 }
 
@@ -168,85 +272,114 @@ export interface Claimed {
   readonly deliveries: ReadonlyArray<Delivery>
 }
 
-const isDue = (entry: Waiting, now: number): boolean => entry.notBefore <= now
-
 const bySeq = (a: readonly [number, unknown], b: readonly [number, unknown]): number => a[0] - b[0]
+
+/** Events of one key that are listed by their seqs; the others are looked up when their turn comes. */
+const maxListed = 64
+
+/** Lists leave half of the window to events that can be delivered. */
+const hasRoomToList = (room: number, window: number): boolean => room > window / 2
+
+const nonePassed: Deferred = { seqs: [], from: undefined, unlisted: 0 }
 
 /** Keys of which an event is delivered, waits or dies: no other event of theirs may overtake it. */
 const busyKeys = (state: GroupState): Set<string> => {
   const busy = new Set<string>()
-  for (const entries of [state.inFlight, state.waiting, state.dying]) {
-    for (const { key } of entries.values()) if (key !== undefined) busy.add(key)
-  }
+  for (const [, { key }] of entriesOf(state)) if (key !== undefined) busy.add(key)
   return busy
 }
 
-/** A group whose retries never end would deliver nothing else: beside fresh events they get a fifth. */
-const retryShare = (limit: number): number => Math.max(1, Math.floor(limit / 5))
+/**
+ * Events that can be delivered again now. In key order that is at most one of each key: the first in the log of
+ * those that wait, when none of the key is with a member or dying.
+ */
+const dueOf = (state: GroupState, now: number, keyOrdered: boolean): Array<readonly [number, Waiting]> => {
+  const due: Array<readonly [number, Waiting]> = []
+  for (const one of state.waiting) if (one[1].notBefore <= now) due.push(one)
+  if (!keyOrdered || due.length === 0) return due
+  const first = new Map<string, number>()
+  for (const [seq, { key }] of state.waiting) {
+    if (key !== undefined && seq < (first.get(key) ?? Infinity)) first.set(key, seq)
+  }
+  for (const entries of [state.inFlight, state.dying]) {
+    for (const { key } of entries.values()) if (key !== undefined) first.set(key, -1)
+  }
+  return due.filter(([seq, { key }]) => key === undefined || first.get(key) === seq)
+}
 
 /**
- * Chooses what a member gets next: retries that are due, then deferred events whose key is free, then new
- * ones. Retries fill what the others leave, and at least their share.
+ * Chooses what a member gets next: some retries that are due, then deferred events whose key is free, then new
+ * ones, and retries again; of each kind the oldest first, so that none waits for ever.
  */
 export const claim = (state: GroupState, request: Claim): Claimed => {
   const { candidates, member, mode, now, options } = request
   if (request.limit <= 0) return { state, deliveries: [] }
-  const due = [...state.waiting]
-    .filter(([, entry]) => isDue(entry, now) && isSuspect(entry) === (mode === "alone"))
+  const due = dueOf(state, now, options.keyOrdered)
+    .filter(([, entry]) => isSuspect(entry) === (mode === "alone"))
+    .filter(([, entry]) => !(request.hasOthers === true && entry.member === member))
     .sort(bySeq)
   const deadline = now + options.ackTimeoutMs
-  const inFlight = new Map(state.inFlight)
-  const waiting = new Map(state.waiting)
-  const deferred = new Map(state.deferred)
-  const appended = new Map<string, Array<number>>()
+  const taken = new Map<number, InFlight>()
+  const deferred = new Map<string, Deferred>()
   const deliveries: Array<Delivery> = []
+  let room = request.window - tracked(state)
   let next = state.next
 
+  const give = (seq: number, entry: InFlight, redelivered: boolean): void => {
+    const { attempt, letter } = entry
+    taken.set(seq, entry)
+    deliveries.push({ seq, attempt, redelivered, deadline, letter })
+  }
+
   const retry = (limit: number): void => {
-    for (const [seq, entry] of due.splice(0, limit)) {
-      const attempt = entry.attempt + 1
-      const { key, unanswered } = entry
-      waiting.delete(seq)
-      inFlight.set(seq, { attempt, unanswered, member, key, deadline })
-      deliveries.push({ seq, attempt, redelivered: true, deadline })
+    for (const [seq, { notBefore: _, ...entry }] of due.splice(0, Math.max(0, limit))) {
+      give(seq, { ...entry, attempt: entry.attempt + 1, member, deadline }, true)
     }
   }
 
   const deliver = (seq: number, key: string | undefined): void => {
-    inFlight.set(seq, { attempt: 1, unanswered: 0, member, key, deadline })
-    deliveries.push({ seq, attempt: 1, redelivered: false, deadline })
+    const fresh = { attempt: 1, unanswered: 0, since: now, reason: "", letter: undefined }
+    room--
+    give(seq, { ...fresh, member, key, deadline }, false)
+  }
+
+  const passedOver = (key: string): Deferred => deferred.get(key) ?? state.deferred.get(key) ?? nonePassed
+
+  const put = (key: string, passed: Deferred): void => {
+    room += weight(passedOver(key)) - weight(passed)
+    deferred.set(key, passed)
   }
 
   const defer = (seq: number, key: string): void => {
-    let seqs = appended.get(key)
-    if (seqs === undefined) {
-      seqs = [...(deferred.get(key) ?? [])]
-      appended.set(key, seqs)
-      deferred.set(key, seqs)
-    }
-    seqs.push(seq)
+    const { from, seqs, unlisted } = passedOver(key)
+    const isListed = from === undefined && seqs.length < maxListed && hasRoomToList(room, request.window)
+    if (isListed) put(key, { seqs: [...seqs, seq], from, unlisted })
+    else put(key, { seqs, from: from ?? seq, unlisted: unlisted + 1 })
   }
 
   if (mode === "alone") {
     retry(1)
   } else {
-    retry(retryShare(request.limit))
+    retry(Math.min(request.limit, request.retriesFirst))
     const busy = options.keyOrdered ? busyKeys(state) : new Set<string>()
-    for (const [key, seqs] of state.deferred) {
-      if (deliveries.length >= request.limit) break
-      if (busy.has(key)) continue
-      const [first, ...rest] = seqs
-      deliver(first!, key)
+    const free: Array<readonly [number, string]> = []
+    for (const [key, { seqs }] of state.deferred) {
+      // One without a list has to be looked up first.
+      if (seqs[0] !== undefined && !busy.has(key)) free.push([seqs[0], key])
+    }
+    for (const [seq, key] of free.sort(bySeq).slice(0, request.limit - deliveries.length)) {
+      const { from, seqs, unlisted } = passedOver(key)
+      deliver(seq, key)
       busy.add(key)
-      if (rest.length === 0) deferred.delete(key)
-      else deferred.set(key, rest)
+      put(key, { seqs: seqs.slice(1), from, unlisted })
     }
     for (const { key, seq } of candidates) {
-      if (seq !== next || seq - state.floor > request.window) break
-      if (options.keyOrdered && key !== undefined && (busy.has(key) || deferred.has(key))) {
+      if (seq !== next) break
+      const isBehind = key !== undefined && weight(passedOver(key)) > 0
+      if (options.keyOrdered && key !== undefined && (isBehind || busy.has(key))) {
         defer(seq, key)
       } else {
-        if (deliveries.length >= request.limit) break
+        if (deliveries.length >= request.limit || room <= 0) break
         deliver(seq, key)
         if (options.keyOrdered && key !== undefined) busy.add(key)
       }
@@ -255,7 +388,76 @@ export const claim = (state: GroupState, request: Claim): Claimed => {
     retry(request.limit - deliveries.length)
   }
   if (deliveries.length === 0 && next === state.next) return { state, deliveries }
-  return { state: { ...state, next, inFlight, waiting, deferred }, deliveries }
+  return {
+    state: {
+      ...state,
+      next,
+      inFlight: withAll(state.inFlight, taken),
+      waiting: without(state.waiting, taken),
+      deferred: changed(state.deferred, deferred)
+    },
+    deliveries
+  }
+}
+
+/** Deferred events with these changes; a key without any is none. */
+const changed = (
+  before: ReadonlyMap<string, Deferred>,
+  changes: ReadonlyMap<string, Deferred>
+): ReadonlyMap<string, Deferred> => {
+  if (changes.size === 0) return before
+  const after = new Map(before)
+  for (const [key, passed] of changes) {
+    if (weight(passed) > 0) after.set(key, passed)
+    else after.delete(key)
+  }
+  return after
+}
+
+/** Keys of which no event is listed although some were passed over, and where to look for them in the log. */
+export const unlistedKeys = (state: GroupState): ReadonlyMap<string, number> => {
+  const keys = new Map<string, number>()
+  for (const [key, { from, seqs }] of state.deferred) {
+    if (seqs.length === 0 && from !== undefined) keys.set(key, from)
+  }
+  return keys
+}
+
+/** What a look into the log has found of a key that was passed over. */
+export interface Listing {
+  readonly key: string
+  /** From here, to there, both included: where it looked. */
+  readonly from: number
+  readonly to: number
+  /** In the order of the log. */
+  readonly seqs: ReadonlyArray<number>
+}
+
+/**
+ * Lists events that were passed over: one of each key, so that it goes on, and more where the window has room. A
+ * look that is out of date changes nothing.
+ */
+export const list = (state: GroupState, found: ReadonlyArray<Listing>, window: number): GroupState => {
+  const changes = new Map<string, Deferred>()
+  let room = window - tracked(state)
+  for (const { from, key, seqs, to } of found) {
+    const before = state.deferred.get(key)
+    if (before === undefined || before.seqs.length > 0 || before.from !== from) continue
+    // A look from before a seek may have seen what this generation has not looked at.
+    const here = seqs.filter((seq) => seq < state.next)
+    const listed: Array<number> = []
+    for (const seq of here.slice(0, maxListed)) {
+      if (listed.length > 0 && !hasRoomToList(room + 1 - listed.length, window)) break
+      listed.push(seq)
+    }
+    const rest = here[listed.length] ?? (to + 1 >= state.next ? undefined : to + 1)
+    const unlisted = rest === undefined ? 0 : Math.max(1, before.unlisted - listed.length)
+    const passed = { seqs: listed, from: rest, unlisted }
+    room += weight(before) - weight(passed)
+    changes.set(key, passed)
+  }
+  if (changes.size === 0) return state
+  return settled({ ...state, deferred: changed(state.deferred, changes) })
 }
 
 // --- answers -------------------------------------------------------------------------------------------------
@@ -275,6 +477,17 @@ export type Outcome =
   | "stale"
 
 /**
+ * Whether an event was passed over, or may have been: whether one that is not listed was depends on its key, and
+ * nobody who is asked knows it.
+ */
+const mayBeDeferred = (state: GroupState, seq: number): boolean => {
+  for (const { from, seqs } of state.deferred.values()) {
+    if ((from !== undefined && seq >= from) || seqs.includes(seq)) return true
+  }
+  return false
+}
+
+/**
  * Finds the delivery that an answer is about. One that lapsed counts as long as nobody took it over: the
  * work was done, and delivering it again would only do it twice.
  */
@@ -282,41 +495,56 @@ const answered = (
   state: GroupState,
   answer: Answer
 ): { readonly outcome: "already" | "stale" } | { readonly entry: Entry } => {
-  if (answer.seq <= state.floor || Ranges.has(state.acked, answer.seq)) return { outcome: "already" }
   const running = state.inFlight.get(answer.seq)
   if (running !== undefined) {
     const same = running.member === answer.member && (answer.attempt ?? running.attempt) === running.attempt
     return same ? { entry: running } : { outcome: "stale" }
   }
   const lapsed = state.waiting.get(answer.seq)
-  if (lapsed === undefined || lapsed.member === nobody) return { outcome: "stale" }
-  const same =
-    answer.attempt === undefined ? lapsed.member === answer.member : lapsed.attempt === answer.attempt
-  return same ? { entry: lapsed } : { outcome: "stale" }
-}
-
-const without = <A>(entries: ReadonlyMap<number, A>, seqs: ReadonlySet<number>): ReadonlyMap<number, A> => {
-  if (![...seqs].some((seq) => entries.has(seq))) return entries
-  const rest = new Map(entries)
-  for (const seq of seqs) rest.delete(seq)
-  return rest
-}
-
-/** Moves events to the acknowledged, and the floor with them. */
-const settle = (state: GroupState, seqs: ReadonlySet<number>): GroupState => {
-  if (seqs.size === 0) return state
-  const acked = Ranges.addAll(state.acked, seqs)
-  const first = acked[0]
-  const reached = first !== undefined && first[0] === state.floor + 1
-  return {
-    ...state,
-    floor: reached ? first[1] : state.floor,
-    acked: reached ? acked.slice(1) : acked,
-    inFlight: without(state.inFlight, seqs),
-    waiting: without(state.waiting, seqs),
-    dying: without(state.dying, seqs)
+  if (lapsed !== undefined) {
+    if (lapsed.member === nobody) return { outcome: "stale" }
+    const same =
+      answer.attempt === undefined ? lapsed.member === answer.member : lapsed.attempt === answer.attempt
+    return same ? { entry: lapsed } : { outcome: "stale" }
   }
+  if (state.dying.has(answer.seq) || answer.seq >= state.next) return { outcome: "stale" }
+  if (answer.seq <= state.floor) return { outcome: "already" }
+  return { outcome: mayBeDeferred(state, answer.seq) ? "stale" : "already" }
 }
+
+const withAll = <A>(
+  entries: ReadonlyMap<number, A>,
+  more: ReadonlyMap<number, A>
+): ReadonlyMap<number, A> => {
+  if (more.size === 0) return entries
+  const all = new Map(entries)
+  for (const [seq, entry] of more) all.set(seq, entry)
+  return all
+}
+
+const without = <A>(
+  entries: ReadonlyMap<number, A>,
+  gone: { readonly has: (seq: number) => boolean; readonly keys: () => Iterable<number> }
+): ReadonlyMap<number, A> => {
+  let rest: Map<number, A> | undefined
+  for (const seq of gone.keys()) {
+    if (!entries.has(seq)) continue
+    rest ??= new Map(entries)
+    rest.delete(seq)
+  }
+  return rest ?? entries
+}
+
+/** These are done. */
+const finish = (state: GroupState, seqs: ReadonlySet<number>): GroupState =>
+  seqs.size === 0
+    ? state
+    : settled({
+        ...state,
+        inFlight: without(state.inFlight, seqs),
+        waiting: without(state.waiting, seqs),
+        dying: without(state.dying, seqs)
+      })
 
 /** What became of the answers, each in the place of its question. */
 export interface Answered {
@@ -333,7 +561,7 @@ export const ack = (state: GroupState, answers: ReadonlyArray<Answer>): Answered
     done.add(answer.seq)
     return "done"
   })
-  return { state: settle(state, done), outcomes }
+  return { state: finish(state, done), outcomes }
 }
 
 export interface Refusal extends Answer {
@@ -354,19 +582,19 @@ export interface Limits {
 }
 
 export const nack = (state: GroupState, refusals: ReadonlyArray<Refusal>, limits: Limits): Answered => {
-  const waiting = new Map(state.waiting)
-  const dying = new Map(state.dying)
+  const waiting = new Map<number, Waiting>()
+  const dying = new Map<number, Dying>()
   const seen = new Set<number>()
   const outcomes = refusals.map((refusal): Outcome => {
     if (seen.has(refusal.seq)) return "stale"
     const found = answered(state, refusal)
     if ("outcome" in found) return found.outcome
     seen.add(refusal.seq)
-    const { attempt, key, member, unanswered } = found.entry
-    waiting.delete(refusal.seq)
+    const { attempt, key, letter, member, since, unanswered } = found.entry
     const last = refusal.mode === "poison" || (refusal.mode === "fail" && attempt >= limits.maxAttempts)
     if (last && limits.maxAttempts !== Infinity) {
-      dying.set(refusal.seq, { attempt, unanswered, member, key, reason: refusal.reason })
+      const reason = shortened(refusal.reason, maxDyingReasonLength)
+      dying.set(refusal.seq, { attempt, unanswered, member, key, since, reason, letter })
       return "done"
     }
     const released = refusal.mode === "release"
@@ -376,13 +604,27 @@ export const nack = (state: GroupState, refusals: ReadonlyArray<Refusal>, limits
       unanswered,
       member: nobody,
       key,
+      since,
+      reason: refusal.reason === "" ? found.entry.reason : shortened(refusal.reason),
+      letter,
       notBefore: limits.now + delay
     })
     return "done"
   })
   if (seen.size === 0) return { state, outcomes }
-  return { state: { ...state, inFlight: without(state.inFlight, seen), waiting, dying }, outcomes }
+  return { state: moved(state, { waiting, dying }), outcomes }
 }
+
+/** Entries that go from one place to another. */
+const moved = (
+  state: GroupState,
+  to: { readonly waiting: ReadonlyMap<number, Waiting>; readonly dying: ReadonlyMap<number, Dying> }
+): GroupState => ({
+  ...state,
+  inFlight: without(without(state.inFlight, to.waiting), to.dying),
+  waiting: withAll(without(state.waiting, to.dying), to.waiting),
+  dying: withAll(state.dying, to.dying)
+})
 
 /** Gives members more time, counted from now; a deadline never comes nearer. */
 export const extend = (
@@ -411,20 +653,16 @@ const lapse = (
   reason: string,
   limits: Pick<Limits, "now" | "maxAttempts">
 ): GroupState => {
-  const inFlight = new Map<number, InFlight>()
-  const waiting = new Map(state.waiting)
-  const dying = new Map(state.dying)
+  const waiting = new Map<number, Waiting>()
+  const dying = new Map<number, Dying>()
   for (const [seq, entry] of state.inFlight) {
-    if (!lapsed(entry)) {
-      inFlight.set(seq, entry)
-      continue
-    }
-    const { attempt, key, member } = entry
-    const unanswered = entry.unanswered + 1
-    if (attempt >= limits.maxAttempts) dying.set(seq, { attempt, unanswered, member, key, reason })
-    else waiting.set(seq, { attempt, unanswered, member, key, notBefore: limits.now })
+    if (!lapsed(entry)) continue
+    const { deadline: _, ...rest } = entry
+    const ended = { ...rest, unanswered: entry.unanswered + 1, reason }
+    if (entry.attempt >= limits.maxAttempts) dying.set(seq, ended)
+    else waiting.set(seq, { ...ended, notBefore: limits.now })
   }
-  return inFlight.size === state.inFlight.size ? state : { ...state, inFlight, waiting, dying }
+  return waiting.size + dying.size === 0 ? state : moved(state, { waiting, dying })
 }
 
 /** Deadlines that have passed. */
@@ -438,51 +676,143 @@ export const removeMembers = (
   limits: Pick<Limits, "now" | "maxAttempts">
 ): GroupState => lapse(state, (entry) => isGone(entry.member), "its member was lost", limits)
 
+/** Handed back: the attempt does not count. */
+const returned = (entry: InFlight, notBefore: number): Waiting => {
+  const { deadline: _, ...rest } = entry
+  return { ...rest, attempt: entry.attempt - 1, member: nobody, notBefore }
+}
+
 /** A member that said goodbye: what it still had goes back at once, and the attempts do not count. */
 export const leave = (state: GroupState, member: string, now: number): GroupState => {
-  const waiting = new Map(state.waiting)
-  const gone = new Set<number>()
+  const waiting = new Map<number, Waiting>()
   for (const [seq, entry] of state.inFlight) {
-    if (entry.member !== member) continue
-    gone.add(seq)
-    waiting.set(seq, {
-      attempt: entry.attempt - 1,
-      unanswered: entry.unanswered,
-      member: nobody,
-      key: entry.key,
-      notBefore: now
-    })
+    if (entry.member === member) waiting.set(seq, returned(entry, now))
   }
-  return gone.size === 0 ? state : { ...state, inFlight: without(state.inFlight, gone), waiting }
+  return waiting.size === 0 ? state : moved(state, { waiting, dying: new Map() })
 }
 
 /** These stand in the dead letters now: the group lets go of them. */
 export const bury = (state: GroupState, seqs: Iterable<number>): GroupState =>
-  settle(state, new Set([...seqs].filter((seq) => state.dying.has(seq))))
+  finish(state, new Set([...seqs].filter((seq) => state.dying.has(seq))))
 
 /**
- * Events up to `floor` were trimmed before the group took them. They are passed over, with what was known of
- * them: nobody can read them any more.
+ * What a trim up to `floor` takes from the group: events that it would have delivered, for the first time or
+ * again. What a member has in hand is not lost to it. Of events that were passed over and are not listed, the
+ * range may hold others of other keys.
+ */
+export const lostTo = (state: GroupState, floor: number): Ranges.Ranges => {
+  const lost: Array<Ranges.Range> = []
+  const add = (from: number, to: number) => {
+    if (from <= to) lost.push([from, to])
+  }
+  for (const entries of [state.waiting, state.dying]) {
+    for (const [seq, { letter }] of entries) if (letter === undefined && seq <= floor) add(seq, seq)
+  }
+  for (const { from, seqs } of state.deferred.values()) {
+    for (const seq of seqs) if (seq <= floor) add(seq, seq)
+    if (from !== undefined) add(from, Math.min(floor, state.next - 1))
+  }
+  add(state.next, floor)
+  return Ranges.of(lost)
+}
+
+/**
+ * Events up to `floor` were trimmed before the group was done with them. They are passed over, with what was known
+ * of them: nobody can read them any more.
  */
 export const skipTrimmed = (state: GroupState, floor: number): GroupState => {
   if (floor <= state.floor) return state
   const gone = new Set<number>()
-  for (let seq = state.floor + 1; seq <= Math.min(floor, state.next - 1); seq++) gone.add(seq)
-  const deferred = new Map<string, ReadonlyArray<number>>()
-  for (const [key, seqs] of state.deferred) {
-    const rest = seqs.filter((seq) => seq > floor)
-    if (rest.length > 0) deferred.set(key, rest)
+  for (const [seq, { letter }] of entriesOf(state)) if (letter === undefined && seq <= floor) gone.add(seq)
+  const next = Math.max(state.next, floor + 1)
+  const deferred = new Map<string, Deferred>()
+  for (const [key, passed] of state.deferred) {
+    const seqs = passed.seqs.filter((seq) => seq > floor)
+    const rest = passed.from === undefined ? undefined : Math.max(passed.from, floor + 1)
+    const from = rest === undefined || rest >= next ? undefined : rest
+    // How many of them are gone, nobody knows: those that are left are no more than these.
+    const unlisted = from === undefined ? 0 : Math.min(passed.unlisted, next - from)
+    if (seqs.length > 0 || from !== undefined) deferred.set(key, { seqs, from, unlisted })
   }
-  const settled = settle({ ...state, deferred }, gone)
-  return settled.floor >= floor ? settled : { ...settled, floor, next: Math.max(settled.next, floor + 1) }
+  return settled({
+    ...state,
+    next,
+    inFlight: without(state.inFlight, gone),
+    waiting: without(state.waiting, gone),
+    dying: without(state.dying, gone),
+    deferred
+  })
 }
 
-// --- read-outs -----------------------------------------------------------------------------------------------
+// --- what people do --------------------------------------------------------------------------------------------
+
+/**
+ * Goes on from another position. What was in flight is forgotten: acknowledgements of it come with the old
+ * generation and change nothing. Redriven events come back as well, unless the log brings them again.
+ */
+export const seek = (
+  state: GroupState,
+  to: { readonly generation: string; readonly floor: number }
+): GroupState => {
+  const isKept = ([seq, { letter }]: readonly [number, Entry]) => letter !== undefined && seq <= to.floor
+  const back = [...state.inFlight]
+    .filter(isKept)
+    .map(([seq, entry]): [number, Waiting] => [seq, returned(entry, entry.since)])
+  const lapsed = [...state.waiting]
+    .filter(isKept)
+    .map(([seq, entry]): [number, Waiting] => [seq, { ...entry, member: nobody }])
+  return {
+    ...initial(to.generation, to.floor),
+    waiting: new Map([...lapsed, ...back]),
+    dying: new Map([...state.dying].filter(isKept)),
+    redrive: state.redrive
+  }
+}
+
+/**
+ * Frees a blocked key: `retry` delivers its first event again at once, `dead-letter` gives up the one that the
+ * others wait for, whoever has it, so that they go on. Nothing changes when no event of the key is begun.
+ */
+export const releaseKey = (
+  state: GroupState,
+  release: { readonly key: string; readonly mode: "retry" | "dead-letter"; readonly now: number }
+): { readonly state: GroupState; readonly seq: number | undefined } => {
+  const { key, mode, now } = release
+  const none = { state, seq: undefined }
+  // What came back from the dead letters may stand before the one that a member has, and waits for it all the same.
+  const places = mode === "retry" ? [state.waiting] : [state.inFlight, state.waiting]
+  const [first] = places.flatMap((entries) =>
+    [...entries].filter(([, entry]: readonly [number, Entry]) => entry.key === key).sort(bySeq)
+  )
+  if (first === undefined) return none
+  const [seq, entry] = first
+  if (mode === "retry") {
+    const waiting = new Map([[seq, { ...state.waiting.get(seq)!, notBefore: now }]])
+    return { state: moved(state, { waiting, dying: new Map() }), seq }
+  }
+  const { attempt, letter, member, since, unanswered } = entry
+  const reason = entry.reason === "" ? "given up by an operator" : `given up by an operator; ${entry.reason}`
+  const dying = new Map([
+    [
+      seq,
+      { attempt, unanswered, member, key, since, reason: shortened(reason, maxDyingReasonLength), letter }
+    ]
+  ])
+  return { state: moved(state, { waiting: new Map(), dying }), seq }
+}
+
+// --- what the runner has to know -------------------------------------------------------------------------------
 
 /** Whether an event waits that has to be delivered alone. */
-export const suspectDue = (state: GroupState, now: number): boolean => {
-  for (const entry of state.waiting.values()) if (isSuspect(entry) && isDue(entry, now)) return true
-  return false
+export const suspectDue = (state: GroupState, now: number, keyOrdered: boolean): boolean => {
+  let some = false
+  for (const entry of state.waiting.values()) {
+    if (isSuspect(entry) && entry.notBefore <= now) {
+      some = true
+      break
+    }
+  }
+  return some && dueOf(state, now, keyOrdered).some(([, entry]) => isSuspect(entry))
 }
 
 /** Whether the member has an event that has to be alone. */
@@ -502,143 +832,36 @@ export const wakeAt = (state: GroupState, after = -Infinity): number => {
   return at
 }
 
-export interface GroupCounts {
-  readonly inFlight: number
-  /** Waiting to be delivered again. */
-  readonly waiting: number
-  /** Passed over, because their key is busy. */
-  readonly deferred: number
-  /** Delivered more than once and not done yet. */
-  readonly redelivered: number
-  /** Given up, but not in the dead letters yet. */
-  readonly dying: number
-}
-
-export const counts = (state: GroupState): GroupCounts => {
-  let redelivered = 0
-  for (const entry of state.inFlight.values()) if (entry.attempt > 1) redelivered++
-  for (const entry of state.waiting.values()) if (entry.attempt > 0) redelivered++
-  let deferred = 0
-  for (const seqs of state.deferred.values()) deferred += seqs.length
-  return {
-    inFlight: state.inFlight.size,
-    waiting: state.waiting.size,
-    deferred,
-    redelivered,
-    dying: state.dying.size
-  }
-}
-
-/** How many events up to `head` are not acknowledged. */
-export const pending = (state: GroupState, head: number): number =>
-  Math.max(0, head - state.floor - Ranges.size(state.acked))
-
-/** The first event that is not acknowledged, if there is one up to `head`. */
-export const oldestUnacked = (state: GroupState, head: number): number | undefined =>
-  state.floor < head ? state.floor + 1 : undefined
-
-/** The group takes nothing new, although there is: too much above the floor waits for one event. */
+/** The group takes nothing new, although there is: as much as it may is begun and not finished. */
 export const isStalled = (state: GroupState, head: number, window: number): boolean =>
-  state.next <= head && state.next - state.floor > window
+  state.next <= head && tracked(state) >= window
 
-// --- storage -------------------------------------------------------------------------------------------------
+/** How many events of the log are done. */
+export const doneCount = (state: GroupState): number =>
+  Math.max(state.floor, state.next - 1 - openCount(state))
 
-/** The encoded form's version; a store that holds a newer one is refused. */
-const version = 1
-
-/** A compact text: members are named once, entries are rows. */
-export const encodeState = (state: GroupState): string => {
-  const members = new Map<string, number>()
-  const memberOf = (name: string): number => {
-    const known = members.get(name)
-    if (known !== undefined) return known
-    members.set(name, members.size)
-    return members.size - 1
+/**
+ * How many events were begun or passed over, and are not done; no less, and after a trim perhaps more, until those
+ * that are not listed are found again.
+ */
+export const openCount = (state: GroupState): number => {
+  let open = state.inFlight.size + state.waiting.size + state.dying.size
+  if (state.redrive.letters.length > 0) {
+    for (const [, { letter }] of entriesOf(state)) if (letter !== undefined) open--
   }
-  const rows = <A extends Entry>(entries: ReadonlyMap<number, A>, last: (entry: A) => number | string) =>
-    Array.from(entries, ([seq, entry]) => [
-      seq,
-      entry.attempt,
-      entry.unanswered,
-      memberOf(entry.member),
-      entry.key ?? null,
-      last(entry)
-    ])
-  return JSON.stringify({
-    v: version,
-    generation: state.generation,
-    floor: state.floor,
-    next: state.next,
-    acked: state.acked,
-    inFlight: rows(state.inFlight, (entry) => entry.deadline),
-    waiting: rows(state.waiting, (entry) => entry.notBefore),
-    dying: rows(state.dying, (entry) => entry.reason),
-    deferred: [...state.deferred],
-    members: [...members.keys()]
-  })
+  for (const { seqs, unlisted } of state.deferred.values()) open += seqs.length + unlisted
+  return open
 }
 
-const rowOf = <Last extends Schema.Top>(last: Last) =>
-  Schema.Tuple([Schema.Int, Schema.Int, Schema.Int, Schema.Int, Schema.NullOr(Schema.String), last])
+/** The least and the longest time between two samples of a group's pace. */
+const sampleMs = 10_000
+const idleMs = 60_000
 
-const Timed = rowOf(Schema.Finite)
-const Given = rowOf(Schema.String)
-
-const Encoded = Schema.Struct({
-  v: Schema.Literal(version),
-  generation: Schema.String,
-  floor: Schema.Int,
-  next: Schema.Int,
-  acked: Schema.Array(Schema.Tuple([Schema.Int, Schema.Int])),
-  inFlight: Schema.Array(Timed),
-  waiting: Schema.Array(Timed),
-  dying: Schema.Array(Given),
-  deferred: Schema.Array(Schema.Tuple([Schema.String, Schema.Array(Schema.Int)])),
-  members: Schema.Array(Schema.String)
-}).check(
-  Schema.makeFilter(
-    ({ dying, inFlight, members, waiting }) =>
-      [...inFlight, ...waiting, ...dying].every(([, , , member]) => members[member] !== undefined) ||
-      "a delivery's member is not among the members"
-  )
-)
-
-/** A group's stored state cannot be read: it is damaged, or was written by a newer version. */
-export class InvalidGroupState extends Schema.TaggedError<InvalidGroupState>()("InvalidGroupState", {
-  reason: Schema.String
-}) {
-  override get message() {
-    return `a group's stored state cannot be read: ${this.reason}`
-  }
+/** Notes how much is done by now, at times. */
+export const sampled = (state: GroupState, now: number): GroupState => {
+  const last = state.pace.at(-1)
+  if (last !== undefined && now >= last.at && now - last.at < sampleMs) return state
+  const sample = { at: now, done: doneCount(state) }
+  const isOld = last === undefined || now < last.at || now - last.at > idleMs
+  return { ...state, pace: isOld ? [sample] : [last, sample] }
 }
-
-type Head = [seq: number, attempt: number, unanswered: number, member: number, key: string | null]
-
-const decodeEncoded = Schema.decodeUnknownResult(Schema.fromJsonString(Encoded))
-
-export const decodeState = (text: string): Result.Result<GroupState, InvalidGroupState> =>
-  Result.mapBoth(decodeEncoded(text), {
-    onFailure: (error) => new InvalidGroupState({ reason: error.message }),
-    onSuccess: (encoded): GroupState => {
-      const entries = <Last, A>(
-        rows: ReadonlyArray<readonly [...Head, last: Last]>,
-        make: (entry: Entry, last: Last) => A
-      ): ReadonlyMap<number, A> =>
-        new Map(
-          rows.map(([seq, attempt, unanswered, member, key, last]) => [
-            seq,
-            make({ attempt, unanswered, member: encoded.members[member]!, key: key ?? undefined }, last)
-          ])
-        )
-      return {
-        generation: encoded.generation,
-        floor: encoded.floor,
-        next: encoded.next,
-        acked: encoded.acked,
-        inFlight: entries(encoded.inFlight, (entry, last) => ({ ...entry, deadline: last })),
-        waiting: entries(encoded.waiting, (entry, last) => ({ ...entry, notBefore: last })),
-        dying: entries(encoded.dying, (entry, last) => ({ ...entry, reason: last })),
-        deferred: new Map(encoded.deferred)
-      }
-    }
-  })

@@ -1,6 +1,6 @@
 /**
- * A set of whole numbers as sorted, disjoint ranges that do not touch: what a group has acknowledged out of
- * order. Ten thousand acknowledgements in a row are one range.
+ * A set of whole numbers as sorted, disjoint ranges that do not touch: which dead letters came back, or which
+ * positions will not come. Ten thousand in a row are one range.
  */
 export type Range = readonly [from: number, to: number]
 export type Ranges = ReadonlyArray<Range>
@@ -24,9 +24,17 @@ export const has = (ranges: Ranges, n: number): boolean => {
   return range !== undefined && range[0] <= n
 }
 
+const byFrom = (a: Range, b: Range): number => a[0] - b[0]
+
+/** The set that these ranges cover, in any order and with any overlap. */
+export const of = (ranges: Iterable<Range>): Ranges => merge([], [...ranges].sort(byFrom))
+
 /** Adds numbers, in any order, in one pass. */
-export const addAll = (ranges: Ranges, numbers: Iterable<number>): Ranges => {
-  const added = Array.from(numbers, (n): Range => [n, n]).sort((a, b) => a[0] - b[0])
+export const addAll = (ranges: Ranges, numbers: Iterable<number>): Ranges =>
+  merge(ranges, Array.from(numbers, (n): Range => [n, n]).sort(byFrom))
+
+/** Two lists in the order of their beginnings become one set. */
+const merge = (ranges: Ranges, added: ReadonlyArray<Range>): Ranges => {
   if (added.length === 0) return ranges
   const merged: Array<[number, number]> = []
   let i = 0

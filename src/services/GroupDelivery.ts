@@ -94,6 +94,15 @@ export class GroupDelivery extends Context.Service<
     /** Members get nothing new from here on; their answers are taken. For a hub that stops. */
     readonly drain: Effect.Effect<void>
 
+    /**
+     * Something about the group was changed beside its members: it was paused, resumed, removed, or goes on from
+     * another position. Members that are here are told, and go on at once; for a group without any it does nothing.
+     */
+    readonly refresh: (group: string) => Effect.Effect<void, StoreUnavailable>
+
+    /** Groups that have members here. */
+    readonly activeGroups: () => ReadonlyArray<string>
+
     /** Deliveries of this hub's members that are not answered yet. */
     readonly inFlight: () => number
   }

@@ -34,10 +34,12 @@ export class GroupStore extends Context.Service<
     /**
      * Makes a pattern part of a group, for good. Atomic: with the registration stands a state at the given
      * position for every topic in `positions`, where the group has none yet; other topics begin before their
-     * first event. A registration that exists is answered as it is, and changes nothing.
+     * first event. A registration that exists is answered as it is, and no position changes.
      *
      * All patterns of one group have the same options: the first registration fixes them, and asking for
      * others is a conflict. What is not asked for has the registered value, or `defaults` the first time.
+     * Somebody is there to use the group: it was last used now, with all its patterns. A group that is paused
+     * stays so, and its new pattern is paused, too.
      */
     readonly register: (registration: {
       readonly group: string
@@ -52,8 +54,24 @@ export class GroupStore extends Context.Service<
     /** Every registration, in the order of group and pattern. */
     readonly list: Effect.Effect<ReadonlyArray<Registration>, StoreUnavailable>
 
-    /** Forgets a group with all its patterns and states; false when there was none. */
-    readonly remove: (group: string) => Effect.Effect<boolean, StoreUnavailable>
+    /** Pauses a group with all its patterns, or lets it go on; durable. False when there is no such group. */
+    readonly setPaused: (group: string, paused: boolean) => Effect.Effect<boolean, StoreUnavailable>
+
+    /**
+     * These groups are used now, by the store's clock; those that do not exist are ignored. A constant number
+     * of round trips for any number of groups.
+     */
+    readonly touch: (groups: ReadonlyArray<string>) => Effect.Effect<void, StoreUnavailable>
+
+    /**
+     * Forgets a group with all its patterns and states; false when there was none. With a condition it is
+     * forgotten only if it was last used before `unusedSince`: atomic, so that nobody who joins meanwhile
+     * loses it.
+     */
+    readonly remove: (
+      group: string,
+      condition?: { readonly unusedSince: number }
+    ) => Effect.Effect<boolean, StoreUnavailable>
 
     /**
      * Atomic read-modify-write of one state. `f` gets the state, or nothing when the group has not met the

@@ -53,8 +53,10 @@ export const groupStoreSuite = <E>(
             history: "h2",
             generation: "g2"
           })
-          expect(again).toEqual(first)
-          expect(yield* store.list).toEqual([first])
+          const { lastUsedAt, ...kept } = again
+          expect(first).toMatchObject(kept)
+          expect(lastUsedAt).toBeGreaterThan(first.lastUsedAt)
+          expect(yield* store.list).toEqual([again])
         }))
 
       test("refuses other options, and says which differ", (store) =>
@@ -123,6 +125,157 @@ export const groupStoreSuite = <E>(
         }))
     })
 
+    describe("setPaused", () => {
+      const pauses = (store: GroupStore["Service"]) =>
+        Effect.map(store.list, (all) => all.map((one) => [one.group, one.pattern, one.paused]))
+
+      test("is of the group: of all its patterns, and of those that come later", (store) =>
+        Effect.gen(function* () {
+          expect((yield* register(store, "billing")).paused).toBe(false)
+          yield* register(store, "billing", { pattern: "invoices.*" })
+          yield* register(store, "audit")
+          expect(yield* store.setPaused("billing", true)).toBe(true)
+          const later = yield* register(store, "billing", { pattern: "x" })
+          const joined = yield* register(store, "billing")
+          expect([later.paused, joined.paused]).toEqual([true, true])
+          expect(yield* pauses(store)).toEqual([
+            ["audit", "orders.**", false],
+            ["billing", "invoices.*", true],
+            ["billing", "orders.**", true],
+            ["billing", "x", true]
+          ])
+          expect(yield* store.setPaused("billing", false)).toBe(true)
+          expect((yield* pauses(store)).some(([, , paused]) => paused)).toBe(false)
+        }))
+
+      test("may be called again, is no use, and says when there is no group", (store) =>
+        Effect.gen(function* () {
+          const { lastUsedAt } = yield* register(store, "billing")
+          yield* advance(20)
+          expect(yield* store.setPaused("billing", true)).toBe(true)
+          expect(yield* store.setPaused("billing", true)).toBe(true)
+          expect(yield* store.list).toMatchObject([{ paused: true, lastUsedAt }])
+          expect(yield* store.setPaused("nobody", true)).toBe(false)
+          expect((yield* store.list).length).toBe(1)
+        }))
+
+      test("ends with the group", (store) =>
+        Effect.gen(function* () {
+          yield* register(store, "billing")
+          yield* store.setPaused("billing", true)
+          yield* store.remove("billing")
+          expect((yield* register(store, "billing")).paused).toBe(false)
+        }))
+    })
+
+    describe("when a group was last used", () => {
+      const uses = (store: GroupStore["Service"]) =>
+        Effect.map(
+          store.list,
+          (all) => new Map(all.map((one) => [`${one.group} ${one.pattern}`, one.lastUsedAt]))
+        )
+
+      test("is now for whoever registers or joins, in all patterns of the group", (store) =>
+        Effect.gen(function* () {
+          const first = yield* register(store, "billing")
+          expect(first.lastUsedAt).toBe(first.registeredAt)
+          yield* register(store, "audit")
+          yield* advance(20)
+          const second = yield* register(store, "billing", { pattern: "invoices.*" })
+          expect(second.lastUsedAt).toBeGreaterThan(first.lastUsedAt)
+          const once = yield* uses(store)
+          expect(once.get("billing orders.**")).toBe(second.lastUsedAt)
+          yield* advance(20)
+          const joined = yield* register(store, "billing")
+          expect(joined).toMatchObject({ registeredAt: first.registeredAt })
+          const twice = yield* uses(store)
+          expect(twice.get("billing orders.**")).toBe(joined.lastUsedAt)
+          expect(twice.get("billing invoices.*")).toBe(joined.lastUsedAt)
+          expect(joined.lastUsedAt).toBeGreaterThan(second.lastUsedAt)
+          expect(twice.get("audit orders.**")).toBe(once.get("audit orders.**"))
+        }))
+
+      test("is not changed by one who is refused, nor by what is delivered", (store) =>
+        Effect.gen(function* () {
+          const { lastUsedAt } = yield* register(store, "billing", { wanted: { maxAttempts: 5 } })
+          yield* advance(20)
+          yield* Effect.flip(register(store, "billing", { wanted: { maxAttempts: 6 } }))
+          yield* store.modify({ group: "billing", topic: "t" }, (state) => [
+            0,
+            state ?? Group.initial("g", 1)
+          ])
+          expect(yield* store.list).toMatchObject([{ lastUsedAt }])
+        }))
+
+      test("is now for groups that are touched, and unknown ones are ignored", (store) =>
+        Effect.gen(function* () {
+          for (const group of ["a", "b", "c"]) yield* register(store, group)
+          yield* register(store, "a", { pattern: "x" })
+          const before = yield* uses(store)
+          yield* advance(20)
+          yield* store.touch(["a", "nobody", "c"])
+          const after = yield* uses(store)
+          expect([...after.keys()]).toEqual([...before.keys()])
+          const moved = [...after].filter(([name, at]) => at > before.get(name)!).map(([name]) => name)
+          expect(moved).toEqual(["a orders.**", "a x", "c orders.**"])
+          expect(new Set(moved.map((name) => after.get(name))).size).toBe(1)
+          yield* store.touch([])
+          expect(yield* uses(store)).toEqual(after)
+        }))
+    })
+
+    describe("remove", () => {
+      test("with a condition only what was last used before a time", (store) =>
+        Effect.gen(function* () {
+          const { lastUsedAt } = yield* register(store, "billing", { positions: new Map([["orders.a", 3]]) })
+          yield* register(store, "billing", { pattern: "x" })
+          const at = { group: "billing", topic: "orders.a" }
+          const used = (yield* store.list)[0]!.lastUsedAt
+          expect(used).toBeGreaterThanOrEqual(lastUsedAt)
+          expect(yield* store.remove("billing", { unusedSince: used })).toBe(false)
+          expect((yield* store.list).length).toBe(2)
+          expect((yield* store.read(at))?.floor).toBe(3)
+          expect(yield* store.remove("billing", { unusedSince: used + 1 })).toBe(true)
+          expect(yield* store.list).toEqual([])
+          expect(yield* store.read(at)).toBeUndefined()
+          expect(yield* store.remove("billing", { unusedSince: used + 1 })).toBe(false)
+        }))
+
+      test("leaves a group alone that was touched since", (store) =>
+        Effect.gen(function* () {
+          const { lastUsedAt } = yield* register(store, "billing")
+          yield* advance(20)
+          yield* store.touch(["billing"])
+          expect(yield* store.remove("billing", { unusedSince: lastUsedAt + 1 })).toBe(false)
+          expect((yield* store.list).length).toBe(1)
+        }))
+
+      test("with a condition is atomic: who joins at the same moment has a group afterwards", (store) =>
+        Effect.gen(function* () {
+          for (let i = 0; i < 20; i++) {
+            const { lastUsedAt } = yield* register(store, "billing")
+            yield* advance(2)
+            const condition = { unusedSince: lastUsedAt + 1 }
+            const join = register(store, "billing")
+            const remove = store.remove("billing", condition)
+            yield* Effect.all(i % 2 === 0 ? [join, remove, remove] : [remove, join, remove], {
+              concurrency: "unbounded",
+              discard: true
+            })
+            expect((yield* store.list).map((one) => one.group)).toEqual(["billing"])
+          }
+        }))
+
+      test("takes nothing of other groups, whatever their names begin with", (store) =>
+        Effect.gen(function* () {
+          yield* register(store, "a", { positions: new Map([["t", 1]]) })
+          yield* register(store, "aa", { positions: new Map([["t", 2]]) })
+          expect(yield* store.remove("a")).toBe(true)
+          expect((yield* store.list).map((one) => one.group)).toEqual(["aa"])
+          expect((yield* store.cursors("t")).map((one) => [one.group, one.state.floor])).toEqual([["aa", 2]])
+        }))
+    })
+
     describe("modify", () => {
       test("gives the state and the store's time, and keeps what it is given", (store) =>
         Effect.gen(function* () {
@@ -135,6 +288,7 @@ export const groupStoreSuite = <E>(
               now,
               member: "m1",
               limit: 10,
+              retriesFirst: 0,
               mode: "shared",
               candidates: [
                 { seq: 4, key: "k$.😀" },
@@ -193,6 +347,41 @@ export const groupStoreSuite = <E>(
           expect((yield* store.read(at))!.floor).toBe(100)
         }))
 
+      test("keeps a large state that changes a little, again and again", (store) =>
+        Effect.gen(function* () {
+          const at = { group: "billing", topic: "orders.a" }
+          yield* register(store, "billing")
+          const claim = { member: "m", limit: 1_000, retriesFirst: 0, mode: "shared", options } as const
+          const candidates = Array.from({ length: 1_000 }, (_, i) => ({ seq: i + 1, key: `k${i % 70}` }))
+          const first = yield* store.modify(at, (_, now) => {
+            const { state } = Group.claim(Group.initial("g", 0), {
+              ...claim,
+              now,
+              candidates,
+              window: 10_000
+            })
+            return [state, state]
+          })
+          let expected = first
+          for (let seq = 1; seq <= 400; seq++) {
+            const answer = { seq, member: "m" }
+            const change = (state: Group.GroupState): Group.GroupState => {
+              if (seq % 3 !== 0) return Group.ack(state, [answer]).state
+              const refusal = { ...answer, mode: "fail", reason: `no ${seq}`, random: 0.5 } as const
+              return Group.nack(state, [refusal], {
+                now: 5,
+                maxAttempts: seq % 2,
+                backoff: Settings.groups.backoff
+              }).state
+            }
+            expected = change(expected)
+            yield* store.modify(at, (state) => [undefined, change(state!)])
+          }
+          expect(yield* store.read(at)).toEqual(expected)
+          expect((yield* store.cursors("orders.a"))[0]!.state).toEqual(expected)
+          expect((yield* store.topicsOf("billing"))[0]!.state).toEqual(expected)
+        }))
+
       test("keeps states of different topics and groups apart", (store) =>
         Effect.gen(function* () {
           yield* register(store, "a", { positions: new Map([["t", 1]]) })
@@ -215,19 +404,42 @@ export const groupStoreSuite = <E>(
 
       test("holds every part of a state", (store) =>
         Effect.gen(function* () {
-          const entry = { attempt: 2, unanswered: 1, member: "m.1" }
+          const entry = {
+            attempt: 2,
+            unanswered: 1,
+            member: "m.1",
+            since: 12.5,
+            reason: "it's '$bad'\u0000",
+            letter: undefined
+          }
           const state: Group.GroupState = {
             generation: "g",
             floor: 3,
             next: 20,
-            acked: [
-              [5, 6],
-              [9, 9]
-            ],
             inFlight: new Map([[7, { ...entry, key: "$k", deadline: 1234.5 }]]),
-            waiting: new Map([[8, { ...entry, key: undefined, notBefore: 99 }]]),
-            dying: new Map([[10, { ...entry, key: "", reason: "it's '$bad'\u0000" }]]),
-            deferred: new Map([["$k", [11, 12]]])
+            waiting: new Map([
+              [2, { ...entry, key: undefined, reason: "", letter: 4, notBefore: 99 }],
+              [8, { ...entry, key: undefined, notBefore: 99 }]
+            ]),
+            dying: new Map([[10, { ...entry, key: "" }]]),
+            deferred: new Map([
+              ["$k", { seqs: [11, 12], from: 15, unlisted: 3 }],
+              ["k.2", { seqs: [13], from: undefined, unlisted: 0 }]
+            ]),
+            redrive: {
+              plans: [
+                { next: 5, upTo: 9, filter: { ids: ["a"], key: "$k", reason: "no", since: 1, until: 2 } },
+                { next: 6, upTo: 6, filter: { letters: [6] } }
+              ],
+              letters: [
+                [1, 2],
+                [4, 4]
+              ]
+            },
+            pace: [
+              { at: 1, done: 2 },
+              { at: 10_001, done: 9 }
+            ]
           }
           yield* register(store, "billing")
           yield* store.modify({ group: "billing", topic: "t" }, () => [0, state])

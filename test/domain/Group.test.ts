@@ -1,42 +1,20 @@
-/** A consumer group's options, what a claim chooses, and how positions move: by example. */
+/** A consumer group's options, and what a claim chooses: by example. */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
 import * as Group from "../../src/domain/Group.ts"
-
-const options: Group.GroupOptions = { ackTimeoutMs: 100, maxAttempts: 3, keyOrdered: false }
-const limits = { now: 1_000, maxAttempts: 3, backoff: { baseMs: 40, maxMs: 100 } }
-
-/** Candidates from a seq on, one for each key. */
-const from = (first: number, keys: ReadonlyArray<string | undefined>): ReadonlyArray<Group.Candidate> =>
-  keys.map((key, i) => ({ seq: first + i, key }))
-
-const keyless = (count: number) => Array.from({ length: count }, () => undefined)
-
-const claim = (state: Group.GroupState, more: Partial<Group.Claim> = {}): Group.Claimed =>
-  Group.claim(state, {
-    now: 1_000,
-    member: "ann",
-    limit: 10,
-    mode: "shared",
-    candidates: [],
-    options,
-    window: 100,
-    ...more
-  })
-
-const seqs = ({ deliveries }: Group.Claimed) => deliveries.map(({ seq }) => seq)
-
-const ack = (state: Group.GroupState, ...answers: ReadonlyArray<number>) =>
-  Group.ack(
-    state,
-    answers.map((seq) => ({ seq, member: "ann" }))
-  ).state
-
-/** A group in which ann has the first `count` events. */
-const holding = (count: number) =>
-  claim(Group.initial("g", 0), { limit: count, candidates: from(1, keyless(count)) }).state
-
-const ordered = { ...options, keyOrdered: true }
+import {
+  ack,
+  claim,
+  from,
+  holding,
+  inOrder,
+  keyless,
+  limits,
+  options,
+  ordered,
+  refuse,
+  seqs
+} from "./groupScene.ts"
 
 describe("registration", () => {
   const registered: Group.Registration = {
@@ -44,6 +22,8 @@ describe("registration", () => {
     pattern: "orders.**",
     options,
     registeredAt: 0,
+    paused: false,
+    lastUsedAt: 0,
     history: "h"
   }
 
@@ -79,7 +59,7 @@ describe("registration", () => {
 describe("claim", () => {
   it("delivers new events in their order, as many as the member takes", () => {
     const claimed = claim(Group.initial("g", 4), { limit: 2, candidates: from(5, keyless(3)) })
-    const first = { attempt: 1, redelivered: false, deadline: 1_100 }
+    const first = { attempt: 1, redelivered: false, deadline: 1_100, letter: undefined }
     expect(claimed.deliveries).toEqual([
       { seq: 5, ...first },
       { seq: 6, ...first }
@@ -88,9 +68,25 @@ describe("claim", () => {
     expect(claimed.state.floor).toBe(4)
   })
 
+  it("notes who has it, until when, since when, and that it did not fail", () => {
+    const { state } = claim(Group.initial("g", 0), { now: 1_007, member: "bob", candidates: from(1, ["k"]) })
+    expect(state.inFlight.get(1)).toEqual({
+      attempt: 1,
+      unanswered: 0,
+      member: "bob",
+      key: "k",
+      since: 1_007,
+      reason: "",
+      letter: undefined,
+      deadline: 1_107
+    })
+  })
+
   it.each([0, -1])("delivers nothing to a member that takes %d", (limit) => {
-    const state = Group.initial("g", 0)
-    expect(claim(state, { limit, candidates: from(1, keyless(2)) })).toEqual({ state, deliveries: [] })
+    const state = Group.leave(holding(2), "ann", 1_000)
+    const asked = { limit, retriesFirst: 1, candidates: from(3, keyless(2)) }
+    expect(claim(state, asked)).toEqual({ state, deliveries: [] })
+    expect(claim(state, { ...asked, mode: "alone" })).toEqual({ state, deliveries: [] })
   })
 
   it("answers the very state it was given when there is nothing to deliver", () => {
@@ -104,13 +100,20 @@ describe("claim", () => {
     expect(seqs(claim(Group.initial("g", 0), { candidates: holed }))).toEqual([1, 2])
   })
 
-  it("delivers a retry again when it is due, with the next attempt", () => {
-    const refusal = { seq: 1, member: "ann", mode: "fail", reason: "", random: 0, delayMs: 50 } as const
-    const { state } = Group.nack(holding(1), [refusal], limits)
+  it("delivers a retry again when it is due, with the next attempt, and remembers when it began and why", () => {
+    const state = refuse(holding(1), { delayMs: 50 })
     expect(seqs(claim(state, { now: 1_049 }))).toEqual([])
-    expect(claim(state, { now: 1_050, member: "bob" }).deliveries).toEqual([
-      { seq: 1, attempt: 2, redelivered: true, deadline: 1_150 }
+    const again = claim(state, { now: 1_050, member: "bob" })
+    expect(again.deliveries).toEqual([
+      { seq: 1, attempt: 2, redelivered: true, deadline: 1_150, letter: undefined }
     ])
+    expect(again.state.waiting.size).toBe(0)
+    expect(again.state.inFlight.get(1)).toMatchObject({ member: "bob", since: 1_000, reason: "bad" })
+  })
+
+  it("says of what was handed back that it comes again, although the attempt is the first", () => {
+    const { deliveries } = claim(Group.leave(holding(1), "ann", 1_000), { member: "bob" })
+    expect(deliveries).toMatchObject([{ seq: 1, attempt: 1, redelivered: true }])
   })
 
   describe("with retries and fresh events", () => {
@@ -118,189 +121,263 @@ describe("claim", () => {
     const candidates = from(21, keyless(20))
 
     it.each([
-      { limit: 10, expected: [1, 2, 21, 22, 23, 24, 25, 26, 27, 28] },
-      { limit: 4, expected: [1, 21, 22, 23] },
-      { limit: 1, expected: [1] }
-    ])("gives retries a fifth of $limit, one at the least", ({ expected, limit }) => {
-      expect(seqs(claim(retries, { limit, candidates }))).toEqual(expected)
+      { limit: 5, retriesFirst: 0, expected: [21, 22, 23, 24, 25] },
+      { limit: 5, retriesFirst: 2, expected: [1, 2, 21, 22, 23] },
+      { limit: 5, retriesFirst: 9, expected: [1, 2, 3, 4, 5] },
+      { limit: 1, retriesFirst: 0, expected: [21] },
+      { limit: 1, retriesFirst: 1, expected: [1] }
+    ])("gives $retriesFirst of $limit to retries first", ({ expected, limit, retriesFirst }) => {
+      expect(seqs(claim(retries, { limit, retriesFirst, candidates }))).toEqual(expected)
     })
 
-    it("gives retries what fresh events leave", () => {
-      expect(seqs(claim(retries, { limit: 10, candidates: from(21, keyless(3)) }))).toEqual([
-        1, 2, 21, 22, 23, 3, 4, 5, 6, 7
-      ])
+    it("gives retries what fresh events leave, the oldest first", () => {
+      const some = { limit: 10, retriesFirst: 2, candidates: from(21, keyless(3)) }
+      expect(seqs(claim(retries, some))).toEqual([1, 2, 21, 22, 23, 3, 4, 5, 6, 7])
       expect(seqs(claim(retries, { limit: 5 }))).toEqual([1, 2, 3, 4, 5])
+    })
+
+    it("gives nothing but retries where there are more of them than the member takes", () => {
+      const { state } = claim(retries, { limit: 3, retriesFirst: 3, candidates })
+      expect(state.next).toBe(21)
     })
   })
 })
 
 describe("key order", () => {
-  const start = claim(Group.initial("g", 0), {
-    options: ordered,
-    candidates: from(1, ["k", "k", "l", undefined, "k"])
-  })
+  const start = inOrder(["k", "k", "l", undefined, "k"])
 
   it("passes over events whose key is busy, and lets others flow", () => {
     expect(seqs(start)).toEqual([1, 3, 4])
-    expect(start.state.deferred).toEqual(new Map([["k", [2, 5]]]))
+    expect(start.state.deferred).toEqual(new Map([["k", { seqs: [2, 5], from: undefined, unlisted: 0 }]]))
     expect(start.state.next).toBe(6)
   })
 
   it("passes over them even when the member takes no more", () => {
-    const claimed = claim(Group.initial("g", 0), {
-      options: ordered,
-      limit: 1,
-      candidates: from(1, ["k", "k", "l"])
-    })
+    const claimed = inOrder(["k", "k", "l"], { limit: 1 })
     expect(seqs(claimed)).toEqual([1])
     expect(claimed.state.next).toBe(3)
+  })
+
+  it("is of no concern to events without a key", () => {
+    expect(seqs(inOrder(keyless(3)))).toEqual([1, 2, 3])
   })
 
   it("goes on with a key when its event is done", () => {
     expect(seqs(claim(start.state, { options: ordered }))).toEqual([])
     const second = claim(ack(start.state, 1), { options: ordered })
     expect(seqs(second)).toEqual([2])
-    expect(seqs(claim(ack(second.state, 2), { options: ordered }))).toEqual([5])
+    expect(second.deliveries).toMatchObject([{ attempt: 1, redelivered: false }])
+    const third = claim(ack(second.state, 2), { options: ordered })
+    expect(seqs(third)).toEqual([5])
+    expect(third.state.deferred.size).toBe(0)
   })
 
   it("takes what was passed over before new events of any key", () => {
     const claimed = claim(ack(start.state, 1), { options: ordered, candidates: from(6, ["k", "m"]) })
     expect(seqs(claimed)).toEqual([2, 7])
-    expect(claimed.state.deferred).toEqual(new Map([["k", [5, 6]]]))
+    expect(claimed.state.deferred.get("k")?.seqs).toEqual([5, 6])
+    const one = claim(ack(start.state, 1), { options: ordered, limit: 1, candidates: from(6, ["m"]) })
+    expect([seqs(one), one.state.next]).toEqual([[2], 6])
+  })
+
+  it("never delivers a new event of a key past one that was passed over, however free the key is", () => {
+    const free = ack(start.state, 1, 3, 4)
+    const claimed = claim(free, { options: ordered, limit: 1, candidates: from(6, ["k"]) })
+    expect([seqs(claimed), claimed.state.deferred.get("k")?.seqs]).toEqual([[2], [5, 6]])
+  })
+
+  it("takes the oldest of what was passed over first, so that one busy key does not keep another waiting", () => {
+    // With a credit of 1, k's next would always be free before l's turn came.
+    let state = inOrder(["k", "l", "k", "l", "k", "k", "k"], { limit: 10 }).state
+    state = ack(state, 1, 2)
+    const order: Array<number> = []
+    for (let i = 0; i < 5; i++) {
+      const claimed = claim(state, { options: ordered, limit: 1 })
+      order.push(...seqs(claimed))
+      state = ack(claimed.state, ...seqs(claimed))
+    }
+    expect(order).toEqual([3, 4, 5, 6, 7])
   })
 
   it("holds a key while its event waits or dies, and goes on when it is buried", () => {
-    const refuse = (mode: "fail" | "poison") =>
-      Group.nack(start.state, [{ seq: 1, member: "ann", mode, reason: "bad", random: 0.5 }], limits).state
-    expect(seqs(claim(refuse("fail"), { options: ordered, now: 1_001 }))).toEqual([])
-    expect(seqs(claim(refuse("poison"), { options: ordered }))).toEqual([])
-    expect(seqs(claim(Group.bury(refuse("poison"), [1]), { options: ordered }))).toEqual([2])
+    const failed = refuse(start.state, { mode: "fail" })
+    expect(seqs(claim(failed, { options: ordered, now: 1_001 }))).toEqual([])
+    const dying = refuse(start.state, { mode: "poison" })
+    expect(seqs(claim(dying, { options: ordered }))).toEqual([])
+    expect(seqs(claim(Group.bury(dying, [1]), { options: ordered }))).toEqual([2])
+  })
+
+  it("delivers the retry of a key before what waits behind it", () => {
+    const failed = refuse(start.state, { delayMs: 50 })
+    const again = claim(failed, { options: ordered, now: 1_050, candidates: from(6, ["k"]) })
+    expect(seqs(again)).toEqual([1])
+    expect(again.state.deferred.get("k")?.seqs).toEqual([2, 5, 6])
   })
 
   it("is of no concern to a group that does not ask for it", () => {
-    expect(seqs(claim(Group.initial("g", 0), { candidates: from(1, ["k", "k", "k"]) }))).toEqual([1, 2, 3])
+    const claimed = claim(Group.initial("g", 0), { candidates: from(1, ["k", "k", "k"]) })
+    expect(seqs(claimed)).toEqual([1, 2, 3])
+    const back = Group.leave(claimed.state, "ann", 1_000)
+    expect(seqs(claim(back))).toEqual([1, 2, 3])
   })
 })
 
 describe("the window", () => {
   const full = claim(Group.initial("g", 0), { window: 3, candidates: from(1, keyless(5)) })
+  const more = { window: 3, candidates: from(4, keyless(5)) }
 
-  it("stops a group that is too far ahead of its oldest event, and says so", () => {
+  it("stops a group that has begun too much and not finished it, and says so", () => {
     expect(seqs(full)).toEqual([1, 2, 3])
-    const behind = ack(full.state, 2, 3)
-    expect(seqs(claim(behind, { window: 3, candidates: from(4, keyless(2)) }))).toEqual([])
-    expect(Group.isStalled(behind, 5, 3)).toBe(true)
-    expect(Group.isStalled(behind, 3, 3)).toBe(false)
+    expect(seqs(claim(full.state, more))).toEqual([])
+    expect(Group.isStalled(full.state, 5, 3)).toBe(true)
   })
 
-  it("lets it go on when that event is done", () => {
-    const state = ack(full.state, 1, 2)
-    expect(Group.isStalled(state, 5, 3)).toBe(false)
-    expect(seqs(claim(state, { window: 3, candidates: from(4, keyless(2)) }))).toEqual([4, 5])
+  it("is no reason where there is nothing new", () => {
+    expect(Group.isStalled(full.state, 3, 3)).toBe(false)
+    expect(Group.isStalled(full.state, 4, 3)).toBe(true)
+    expect(Group.isStalled(Group.initial("g", 0), 5, 3)).toBe(false)
   })
 
-  it("holds back passed-over events, too", () => {
-    const claimed = claim(Group.initial("g", 0), {
-      window: 3,
-      options: ordered,
-      candidates: from(1, ["k", "k", "k", "k"])
-    })
-    expect(claimed.state.deferred).toEqual(new Map([["k", [2, 3]]]))
-    expect(Group.isStalled(claimed.state, 4, 3)).toBe(true)
+  it("is not how far a group is ahead of its oldest event: that one waits, and the others flow", () => {
+    let state = refuse(full.state, { delayMs: 100_000 })
+    for (let next = 4; next < 1_000; next += 2) {
+      state = ack(state, next - 2, next - 1)
+      const claimed = claim(state, { window: 3, candidates: from(next, keyless(5)) })
+      expect(seqs(claimed)).toEqual([next, next + 1])
+      state = claimed.state
+    }
+    expect(state.floor).toBe(0)
+  })
+
+  it("is taken by what waits and dies as well", () => {
+    const waits = refuse(full.state, { delayMs: 100_000 })
+    const dies = refuse(waits, { seq: 2, mode: "poison" })
+    expect(seqs(claim(dies, more))).toEqual([])
+    expect(seqs(claim(Group.bury(dies, [2]), more))).toEqual([4])
+  })
+
+  it("does not stop retries", () => {
+    const back = Group.leave(full.state, "ann", 1_000)
+    expect(seqs(claim(back, more))).toEqual([1, 2, 3])
+  })
+
+  it("holds lists of what was passed over in one half, and leaves the other to what can be delivered", () => {
+    const { state } = inOrder(
+      Array.from({ length: 10 }, () => "k"),
+      { window: 10 }
+    )
+    expect(state.deferred.get("k")).toEqual({ seqs: [2, 3, 4, 5], from: 6, unlisted: 5 })
+    const others = claim(state, { options: ordered, window: 10, candidates: from(11, keyless(9)) })
+    expect(seqs(others)).toEqual([11, 12, 13, 14, 15])
+    expect(Group.isStalled(others.state, 19, 10)).toBe(true)
+  })
+
+  it("is taken by a key of which nothing is listed, so that keys without end are none", () => {
+    // Each of these keys is busy, and has another event behind it that finds no room on a list.
+    const keys = Array.from({ length: 4 }, (_, i) => `k${i}`)
+    const busy = inOrder([...keys, ...keys], { window: 4 })
+    expect(seqs(busy)).toEqual([1, 2, 3, 4])
+    expect([...Group.unlistedKeys(busy.state)]).toEqual(keys.map((key, i) => [key, i + 5]))
+    const free = ack(busy.state, 1, 2, 3, 4)
+    const asked = { options: ordered, window: 4, candidates: from(9, ["new"]) }
+    expect(Group.isStalled(free, 9, 4)).toBe(true)
+    expect(seqs(claim(free, asked))).toEqual([])
+    const looks = keys.map((key, i) => ({ key, from: i + 5, to: 8, seqs: [i + 5] }))
+    const listed = claim(Group.list(free, looks, 4), asked)
+    expect(seqs(listed)).toEqual([5, 6, 7, 8])
+    expect(seqs(claim(ack(listed.state, 5), asked))).toEqual([9])
   })
 })
 
 describe("suspects", () => {
   const lenient = { now: 1_000, maxAttempts: 10 }
   const everyone = () => true
-  const again = claim(Group.removeMembers(holding(3), everyone, lenient)).state
-  const suspects = Group.removeMembers(again, everyone, lenient)
+  const once = Group.removeMembers(holding(3), everyone, lenient)
+  const suspects = Group.removeMembers(claim(once).state, everyone, lenient)
 
   it("are events of which two deliveries ended without a word", () => {
-    expect(Group.suspectDue(Group.removeMembers(holding(3), everyone, lenient), 1_000)).toBe(false)
-    expect(Group.suspectDue(suspects, 1_000)).toBe(true)
-    expect(Group.suspectDue(suspects, 999)).toBe(false)
+    expect(Group.suspectDue(once, 1_000, false)).toBe(false)
+    expect(Group.suspectDue(suspects, 1_000, false)).toBe(true)
+    expect(Group.suspectDue(suspects, 999, false)).toBe(false)
   })
 
   it("are delivered one at a time, and never beside others", () => {
-    expect(seqs(claim(suspects, { candidates: from(4, keyless(2)) }))).toEqual([4, 5])
-    const alone = claim(suspects, { mode: "alone", candidates: from(4, keyless(2)) })
-    expect(alone.deliveries).toEqual([{ seq: 1, attempt: 3, redelivered: true, deadline: 1_100 }])
+    const shared = { retriesFirst: 3, candidates: from(4, keyless(2)) }
+    expect(seqs(claim(suspects, shared))).toEqual([4, 5])
+    const alone = claim(suspects, { ...shared, mode: "alone" })
+    expect(alone.deliveries).toEqual([
+      { seq: 1, attempt: 3, redelivered: true, deadline: 1_100, letter: undefined }
+    ])
     expect(Group.holdsSuspect(alone.state, "ann")).toBe(true)
     expect(Group.holdsSuspect(alone.state, "bob")).toBe(false)
   })
 
+  it("are nothing else than suspects, for a member that takes them", () => {
+    expect(seqs(claim(once, { mode: "alone", candidates: from(4, keyless(2)) }))).toEqual([])
+  })
+
   it("are not events that were refused, however often", () => {
-    const refuse = (state: Group.GroupState) =>
+    const fail = (state: Group.GroupState) =>
       Group.nack(state, [{ seq: 1, member: "ann", mode: "fail", reason: "", random: 0 }], {
         ...limits,
         maxAttempts: 10
       }).state
-    const refused = refuse(claim(refuse(claim(refuse(holding(1))).state)).state)
+    const refused = fail(claim(fail(claim(fail(holding(1))).state)).state)
     expect(refused.waiting.get(1)).toMatchObject({ attempt: 3, unanswered: 0 })
-    expect(Group.suspectDue(refused, 1_000)).toBe(false)
+    expect(Group.suspectDue(refused, 1_000, false)).toBe(false)
+  })
+
+  it("are not due while an earlier event of their key is open", () => {
+    const lost = (state: Group.GroupState) => Group.removeMembers(state, everyone, lenient)
+    const again = claim(lost(inOrder(["k"]).state), { options: ordered }).state
+    const suspect = lost(again)
+    expect(Group.suspectDue(suspect, 1_000, true)).toBe(true)
+    const { waiting } = suspect
+    const behind = new Map([...waiting, [0, { ...waiting.get(1)!, unanswered: 0, notBefore: 2_000 }]])
+    expect(Group.suspectDue({ ...suspect, waiting: behind }, 1_000, true)).toBe(false)
+    expect(Group.suspectDue({ ...suspect, waiting: behind }, 1_000, false)).toBe(true)
+  })
+
+  it("that are not due do not hide one that is", () => {
+    const later = Group.nack(
+      claim(suspects, { mode: "alone" }).state,
+      [{ seq: 1, member: "ann", mode: "release", reason: "", random: 0, delayMs: 500 }],
+      limits
+    ).state
+    expect(Group.suspectDue(later, 1_000, false)).toBe(true)
+    expect(seqs(claim(later, { mode: "alone" }))).toEqual([2])
   })
 })
 
-describe("seek", () => {
-  it("goes on from the new position in a new generation, with nothing in flight", () => {
-    const state = Group.seek({ generation: "g2", floor: 1 })
-    expect(state).toEqual(Group.initial("g2", 1))
-    expect(seqs(claim(state, { candidates: from(2, keyless(2)) }))).toEqual([2, 3])
+describe("ten thousand acknowledgements out of order", () => {
+  it("cost nothing in the state: the first is open, and nothing else is known", () => {
+    const count = 10_001
+    const state = holding(count)
+    const acked = ack(state, ...Array.from({ length: count - 1 }, (_, i) => count - i))
+    expect(acked).toEqual({
+      ...Group.initial("g", 0),
+      next: count + 1,
+      inFlight: new Map([[1, state.inFlight.get(1)]])
+    })
+    expect(ack(acked, 1)).toEqual(Group.initial("g", count))
   })
 })
 
-describe("trimmed events", () => {
-  it("are passed over when the group had not taken them", () => {
-    const state = Group.skipTrimmed(Group.initial("g", 2), 7)
-    expect(state).toEqual(Group.initial("g", 7))
+describe("when something happens by itself", () => {
+  it("is never, where nothing was begun", () => {
+    expect(Group.wakeAt(Group.initial("g", 5))).toBe(Infinity)
   })
 
-  it("are passed over with all that is known of them, and no others", () => {
-    const candidates = from(1, ["k", "k", "l", "k", undefined, undefined])
-    const before = claim(Group.initial("g", 0), { options: ordered, candidates }).state
-    const state = Group.skipTrimmed(ack(before, 5), 3)
-    expect(state).toMatchObject({ floor: 3, next: 7, acked: [[5, 5]], deferred: new Map([["k", [4]]]) })
-    expect([...state.inFlight.keys()]).toEqual([6])
-  })
-
-  it("take the floor through what was acknowledged behind them", () => {
-    expect(Group.skipTrimmed(ack(holding(5), 3, 4), 2).floor).toBe(4)
-  })
-
-  it("at or below the floor change nothing", () => {
-    const state = ack(holding(3), 1, 2)
-    expect(Group.skipTrimmed(state, 2)).toBe(state)
-    expect(Group.skipTrimmed(state, 1)).toBe(state)
-  })
-})
-
-describe("read-outs", () => {
-  it("of a group that has nothing are zero, none and never", () => {
-    const state = Group.initial("g", 5)
-    expect(Group.counts(state)).toEqual({ inFlight: 0, waiting: 0, deferred: 0, redelivered: 0, dying: 0 })
-    expect(Group.pending(state, 5)).toBe(0)
-    expect(Group.oldestUnacked(state, 5)).toBeUndefined()
-    expect(Group.wakeAt(state)).toBe(Infinity)
-  })
-
-  it("count what is open, acknowledgements above the floor excepted", () => {
-    const state = ack(holding(5), 2, 4)
-    expect(Group.pending(state, 9)).toBe(7)
-    expect(Group.oldestUnacked(state, 9)).toBe(1)
-    expect(Group.counts(state)).toMatchObject({ inFlight: 3, redelivered: 0 })
-  })
-
-  it("count as redelivered what was delivered and not handed back unharmed", () => {
-    const lapsed = Group.expire(holding(2), { now: 1_100, maxAttempts: 3 })
-    expect(Group.counts(lapsed)).toMatchObject({ waiting: 2, redelivered: 2 })
-    expect(Group.counts(claim(lapsed, { now: 1_100, limit: 1 }).state)).toMatchObject({ redelivered: 2 })
-    expect(Group.counts(Group.leave(holding(2), "ann", 1_000))).toMatchObject({ waiting: 2, redelivered: 0 })
-  })
-
-  it("wake at the next deadline or the next retry, whichever is earlier", () => {
+  it("is the next deadline or the next retry, whichever is earlier", () => {
     expect(Group.wakeAt(holding(2))).toBe(1_100)
-    const refusal = { seq: 1, member: "ann", mode: "fail", reason: "", random: 0, delayMs: 70 } as const
-    expect(Group.wakeAt(Group.nack(holding(2), [refusal], limits).state)).toBe(1_070)
+    expect(Group.wakeAt(refuse(holding(2), { delayMs: 70 }))).toBe(1_070)
+  })
+
+  it("is no retry that was due before, where that is asked for; deadlines count all the same", () => {
+    const state = refuse(refuse(holding(3), { delayMs: 70 }), { seq: 2, delayMs: 500 })
+    expect(Group.wakeAt(state, 1_070)).toBe(1_100)
+    const waiting = refuse(state, { seq: 3, delayMs: 600 })
+    expect(Group.wakeAt(waiting, 1_069)).toBe(1_070)
+    expect(Group.wakeAt(waiting, 1_070)).toBe(1_500)
   })
 })

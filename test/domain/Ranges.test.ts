@@ -70,6 +70,33 @@ describe("Ranges", () => {
     expect(Ranges.addAll(ranges, [])).toBe(ranges)
   })
 
+  it("of ranges in any order and with any overlap are the runs of all that they cover", () => {
+    const range = fc
+      .tuple(fc.nat({ max: 60 }), fc.nat({ max: 12 }))
+      .map(([from, n]) => [from, from + n] as const)
+    fc.assert(
+      fc.property(fc.array(range, { maxLength: 12 }), (ranges) => {
+        const all = ranges.flatMap(([from, to]) => Array.from({ length: to - from + 1 }, (_, i) => from + i))
+        expect(Ranges.of(ranges)).toEqual(runsOf(new Set(all)))
+        expect(Ranges.of(new Set(ranges))).toEqual(Ranges.of(ranges.toReversed()))
+      }),
+      { numRuns: 1_000 }
+    )
+  })
+
+  it("of ranges are new ones: the old ones stay as they were", () => {
+    const ranges: Array<Ranges.Range> = [
+      [4, 6],
+      [1, 5]
+    ]
+    expect(Ranges.of(ranges)).toEqual([[1, 6]])
+    expect(ranges).toEqual([
+      [4, 6],
+      [1, 5]
+    ])
+    expect(Ranges.of([])).toEqual(Ranges.empty)
+  })
+
   it("stay one range for ten thousand numbers in a row, in any order", () => {
     const shuffled = Array.from({ length: 10_000 }, (_, i) => (i * 7_919) % 10_000)
     expect(Ranges.addAll(Ranges.empty, shuffled)).toEqual([[0, 9_999]])

@@ -14,7 +14,7 @@ import { GroupStore } from "../../services/GroupStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { UnrecoverablePosition } from "../../services/LiveFeed.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
-import type { GroupMember } from "./groupMember.ts"
+import { endMember, type GroupMember } from "./groupMember.ts"
 import { type Environment, GroupRunner, type RunningGroup } from "./GroupRunner.ts"
 import * as metrics from "./metrics.ts"
 import { positionsOf } from "./positions.ts"
@@ -142,10 +142,11 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
       return registration
     })
 
-  const enter = ({ group: name, options }: Registration, member: GroupMember): RunningGroup => {
+  const enter = ({ group: name, options, paused }: Registration, member: GroupMember): RunningGroup => {
     const group: RunningGroup = groups.get(name) ?? {
       name,
       options,
+      isPaused: paused,
       members: new Set(),
       runners: new Map(),
       starved: new Set()
@@ -250,6 +251,19 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
       draining = true
       return roundsUnderWay
     }),
+    refresh: (name) =>
+      Effect.gen(function* () {
+        if (!groups.has(name)) return
+        const registration = (yield* groupStore.list).find((one) => one.group === name)
+        const group = groups.get(name)
+        if (group === undefined) return
+        if (registration === undefined) {
+          for (const member of group.members) endMember(member, "removed")
+        } else group.isPaused = registration.paused
+        for (const runner of group.runners.values()) runner.wake()
+      }),
+    activeGroups: () =>
+      [...groups.values()].filter(({ members }) => members.size > 0).map(({ name }) => name),
     inFlight: () => {
       let open = 0
       for (const group of groups.values()) for (const member of group.members) open += member.inFlight

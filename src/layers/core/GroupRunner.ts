@@ -16,9 +16,19 @@ import type { EventStore } from "../../services/EventStore.ts"
 import type { Answer, GroupEvent } from "../../services/GroupDelivery.ts"
 import type { GroupStore } from "../../services/GroupStore.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
-import { freeCredit, type GroupMember, type Held, isCurrent, isIdle, isTaking } from "./groupMember.ts"
+import {
+  endMember,
+  freeCredit,
+  type GroupMember,
+  type Held,
+  isCurrent,
+  isIdle,
+  isTaking
+} from "./groupMember.ts"
 import { type Allotment, type AnswerCommand, decideRound, type Departure, type Round } from "./groupRound.ts"
+import * as groupSource from "./groupSource.ts"
 import * as metrics from "./metrics.ts"
+import { RecordBuffer } from "./RecordBuffer.ts"
 
 export interface Environment {
   readonly store: EventStore["Service"]
@@ -40,8 +50,14 @@ export interface Environment {
 /** The most events that one round hands out. */
 const roundLimit = 512
 
-/** Records kept in memory behind the group's position, so that a group that keeps up never reads the store. */
-const bufferLimit = { records: 1_024, length: 2 * 1024 * 1024 }
+/** The part of what is handed out that retries have for sure, beside fresh events without end. */
+const retryShare = 0.1
+
+/** How far a group in key order looks ahead for what it can deliver, at most. */
+const maxLookahead = { factor: 32, records: 4_096 }
+
+/** Events that are put into the dead letters at once. */
+const buriedAtOnce = 256
 
 const patience = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")])
 
@@ -52,11 +68,15 @@ const pauseAfterFailure = 250
 export interface RunningGroup {
   readonly name: string
   readonly options: Group.GroupOptions
+  isPaused: boolean
   readonly members: Set<GroupMember>
   readonly runners: Map<string, GroupRunner>
   /** Those with something to deliver and nobody to take it, the longest waiting first. */
   readonly starved: Set<GroupRunner>
 }
+
+const wantedBy = (allotments: ReadonlyArray<Allotment>): number =>
+  allotments.reduce((sum, { limit, mode }) => sum + (mode === "shared" ? limit : 0), 0)
 
 export class GroupRunner {
   readonly topic: string
@@ -65,21 +85,27 @@ export class GroupRunner {
   readonly #maxAttempts: number
   /** What the last round left; nothing before the first. */
   #state: Group.GroupState | undefined
-  #head = 0
-  /** Records without a hole between them, up to the last one that was committed here. */
-  #buffer: Array<StoredRecord> = []
-  #bufferLength = 0
+  readonly #buffer = new RecordBuffer()
   #answers: Array<AnswerCommand> = []
   #departures: Array<Departure> = []
   #buried: Array<number> = []
-  /** What was trimmed before the group took it. */
+  /** What was trimmed before the group took it, in the log and in its dead letters. */
   #trimmedTo = 0
+  #lettersTrimmedTo = 0
+  /** What was claimed, and could not be read. */
+  #unread: Array<number> = []
   #isAdopted = false
   #isRunning = false
   #isHandingOut = false
   #isBurying = false
   #again = false
   #turn = 0
+  /** Retries that are to come before anything else: a part of one for each event that is handed out. */
+  #retriesDue = 0
+  /** By how much more than what is wanted is looked at, since much of it is passed over. */
+  #lookahead = 2
+  /** A suspect was with the only member: others get their turn before the next one. */
+  #hasHadSuspect = false
   /** How far the store's clock is ahead of this hub's, as of the last round. */
   #clockAhead = 0
   /** The store failed: what members could not be given, or could not answer meanwhile, is to be made good. */
@@ -95,26 +121,14 @@ export class GroupRunner {
 
   // --- what happens to it ------------------------------------------------------------------------------------
 
-  /** The topic has grown by these, in order. */
+  /** The topic has grown by this one. */
   committed(record: StoredRecord): void {
-    if (record.seq <= this.#head) return
-    if (record.seq !== this.#head + 1) this.#dropBuffer()
-    this.#head = record.seq
     this.#buffer.push(record)
-    this.#bufferLength += record.body.length
-    if (this.#buffer.length > bufferLimit.records || this.#bufferLength > bufferLimit.length) {
-      // Half at once, so that a group that is behind does not pay for every event.
-      const dropped = this.#buffer.splice(0, Math.ceil(this.#buffer.length / 2))
-      for (const { body } of dropped) this.#bufferLength -= body.length
-    }
   }
 
   /** The topic is known to reach this far. */
   grewTo(head: number): void {
-    if (head <= this.#head) return
-    this.#dropBuffer()
-    this.#head = head
-    this.wake()
+    if (this.#buffer.growTo(head)) this.wake()
   }
 
   answer(
@@ -146,7 +160,7 @@ export class GroupRunner {
 
   /** An event is due that has to be delivered alone. */
   get hasSuspectDue(): boolean {
-    return this.#state !== undefined && Group.suspectDue(this.#state, this.#now())
+    return this.#state !== undefined && this.#hasSuspect(this.#state)
   }
 
   /** A round is under way that may deliver something. */
@@ -170,7 +184,7 @@ export class GroupRunner {
           if (exit.value) this.#again = true
         } else {
           yield* Effect.logWarning("a round of a consumer group failed", exit.cause).pipe(
-            Effect.annotateLogs({ group: this.#group.name, topic: this.topic })
+            Effect.annotateLogs(this.#at)
           )
           yield* Effect.sleep(pauseAfterFailure)
           this.#again = true
@@ -187,11 +201,15 @@ export class GroupRunner {
     )
   )
 
+  get #at() {
+    return { group: this.#group.name, topic: this.topic }
+  }
+
   /** One round. True: there may be more to do right away. */
   #round() {
     return Effect.gen({ self: this }, function* () {
-      const at = { group: this.#group.name, topic: this.topic }
-      const known = this.#state ?? (yield* this.#env.groups.read(at)) ?? Group.initial("", 0)
+      const known = this.#state ?? (yield* this.#env.groups.read(this.#at)) ?? Group.initial("", 0)
+      yield* this.#checkHistory(known)
       const allotments = this.#allot(known)
       this.#isHandingOut = allotments.length > 0
       return yield* this.#roundFrom(known, allotments).pipe(
@@ -200,15 +218,35 @@ export class GroupRunner {
     })
   }
 
+  /** A group that stands behind the end of its topic belongs to another log: it stops, and says so. */
+  #checkHistory(known: Group.GroupState) {
+    return Effect.gen({ self: this }, function* () {
+      if (known.floor <= this.#buffer.head) return
+      const head = (yield* this.#env.store.head(this.topic))?.head ?? 0
+      this.grewTo(head)
+      if (known.floor <= head || ![...this.#group.members].some((member) => !member.isClosed)) return
+      yield* Effect.logError(
+        `a group stands at ${known.floor} of a topic that ends at ${head}: the log was replaced. Seek or remove the group`
+      ).pipe(Effect.annotateLogs(this.#at))
+      for (const member of this.#group.members) {
+        if (member.matches(this.topic)) endMember(member, "history_changed")
+      }
+    })
+  }
+
   #roundFrom(known: Group.GroupState, allotments: ReadonlyArray<Allotment>) {
     return Effect.gen({ self: this }, function* () {
-      const at = { group: this.#group.name, topic: this.topic }
       const began = this.#now()
+      const { store } = this.#env
       const candidates = yield* this.#candidates(known, allotments)
+      const listings = allotments.length > 0 ? yield* groupSource.findUnlisted(store, this.topic, known) : []
+      const letters = this.#canAdmit() ? yield* groupSource.findLetters(store, this.#at, known) : undefined
       // All at once: an answer that came before a departure has to be in its round, or in an earlier one.
       const taken = this.#answers
       const departures = this.#departures
       const buried = this.#buried
+      const unread = this.#unread
+      this.#unread = []
       this.#answers = []
       this.#departures = []
       this.#buried = []
@@ -221,7 +259,7 @@ export class GroupRunner {
         answer._tag === "Nack" ? answer.ids.map(() => this.#env.random.nextDoubleUnsafe()) : []
       )
       const exit = yield* Effect.exit(
-        this.#env.groups.modify(at, (before, now) => {
+        this.#env.groups.modify(this.#at, (before, now) => {
           const round = decideRound({
             topic: this.topic,
             options: this.#group.options,
@@ -230,7 +268,9 @@ export class GroupRunner {
             members: this.#group.members,
             isLive: this.#env.isLive,
             trimmedTo: this.#trimmedTo,
-            before: before ?? Group.initial(generation, 0),
+            lettersTrimmedTo: this.#lettersTrimmedTo,
+            before,
+            generation,
             now,
             adopt,
             recover,
@@ -238,28 +278,45 @@ export class GroupRunner {
             randoms,
             departures,
             buried,
+            unread,
             allotments,
-            candidates
+            candidates,
+            listings,
+            letters
           })
           return [round, round.state]
         })
       )
-      if (Exit.isFailure(exit)) return yield* this.#failed(exit, answers, departures, buried)
+      if (Exit.isFailure(exit)) {
+        this.#unread = [...unread, ...this.#unread]
+        return yield* this.#failed(exit, answers, departures, buried)
+      }
       this.#isAdopted = true
       const round = exit.value
       this.#state = round.state
       this.#clockAhead = round.now - this.#env.clock.currentTimeMillisUnsafe()
       this.#settleAnswers(answers, round)
-      if (round.lapsed || round.state.generation !== known.generation) this.#reconcile(round.state)
+      if (round.lapsed || round.before !== known) this.#reconcile(round.state)
       for (const { done, member } of departures) {
         member.held.delete(this.topic)
         done()
       }
       const delivered = yield* this.#deliver(round, candidates)
       if (round.state.dying.size > 0) this.#buryDying(round.state)
-      this.#dropConsumed(round.state.next)
+      this.#lookFurther(round.state, candidates, allotments, delivered)
+      this.#buffer.forgetBefore(round.state.next)
       this.#schedule(round.state, began)
-      return delivered > 0 || round.lapsed || round.state.next !== known.next
+      return (
+        delivered > 0 ||
+        round.lapsed ||
+        listings.length > 0 ||
+        round.state.next !== known.next ||
+        round.state.redrive !== known.redrive ||
+        // A letter may have waited until the group let go of its event.
+        (buried.length > 0 && round.state.redrive.plans.length > 0) ||
+        // Somebody else has changed it, and this round was made for what it was.
+        (round.before !== known && round.before !== undefined)
+      )
     })
   }
 
@@ -291,7 +348,7 @@ export class GroupRunner {
 
   /** Members of this topic that can take something. */
   #takers(): ReadonlyArray<GroupMember> {
-    if (this.#env.isDraining()) return []
+    if (this.#env.isDraining() || this.#group.isPaused) return []
     return [...this.#group.members].filter(
       (member) =>
         isTaking(member) &&
@@ -300,26 +357,40 @@ export class GroupRunner {
     )
   }
 
+  #canAdmit(): boolean {
+    return this.#takers().length > 0
+  }
+
+  #hasSuspect(state: Group.GroupState): boolean {
+    return Group.suspectDue(state, this.#now(), this.#group.options.keyOrdered)
+  }
+
   /** Divides what there is to deliver among the members that have credit, each time beginning with another. */
   #allot(state: Group.GroupState): ReadonlyArray<Allotment> {
-    const now = this.#now()
     const takers = this.#takers()
-    const suspect = Group.suspectDue(state, now)
+    const work = this.#work(state, this.#now())
     const allotments: Array<Allotment> = []
-    if (suspect) {
+    const [only] = takers
+    const hasSuspect = this.#hasSuspect(state)
+    if (!hasSuspect) {
+      for (const member of takers) if (member.holdFor === this && isIdle(member)) this.#letGo(member)
+    } else if (this.#hasHadSuspect && work > 0 && takers.length === 1 && isIdle(only!)) {
+      // One that hangs its handler, again and again, would leave nothing of the only member to the others.
+      this.#hasHadSuspect = false
+      only!.holdFor = undefined
+      this.#again = true
+    } else {
       const alone = this.#aloneMember(takers)
       if (alone !== undefined) {
         // All of its credit, so that nothing joins the suspect.
         alone.reserved += alone.credit
-        allotments.push({ member: alone, limit: alone.credit, mode: "alone" })
+        allotments.push({ member: alone, limit: alone.credit, mode: "alone", retriesFirst: 1 })
+        this.#hasHadSuspect = true
       }
-    } else {
-      for (const member of takers) if (member.holdFor === this && isIdle(member)) this.#letGo(member)
     }
     const { starved } = this.#group
     const shared = takers.filter((member) => member.holdFor === undefined && freeCredit(member) > 0)
-    const work = this.#work(state, now)
-    if (work > 0 && shared.length === 0) starved.add(this)
+    if ((work > 0 || hasSuspect) && shared.length === 0) starved.add(this)
     else starved.delete(this)
     if (work === 0 || shared.length === 0) return allotments
     const others = starved.size
@@ -330,7 +401,10 @@ export class GroupRunner {
       const free = freeCredit(member)
       const limit = Math.min(each, Math.max(1, Math.ceil(free / (others + 1))), free)
       member.reserved += limit
-      allotments.push({ member, limit, mode: "shared" })
+      this.#retriesDue += limit * retryShare
+      const retriesFirst = Math.floor(this.#retriesDue)
+      this.#retriesDue -= retriesFirst
+      allotments.push({ member, limit, mode: "shared", retriesFirst })
     }
     return allotments
   }
@@ -349,31 +423,47 @@ export class GroupRunner {
 
   /** About how many events could be delivered now. */
   #work(state: Group.GroupState, now: number): number {
-    let work = Math.max(0, this.#head - state.next + 1)
-    for (const entry of state.waiting.values()) if (entry.notBefore <= now) work++
-    for (const seqs of state.deferred.values()) work += seqs.length
+    let work = Math.max(0, this.#buffer.head - state.next + 1)
+    for (const entry of state.waiting.values()) {
+      if (entry.notBefore <= now && !Group.isSuspect(entry)) work++
+    }
+    // At most one event of a key at a time, and none that would have to be looked up first.
+    for (const { from, seqs } of state.deferred.values()) if (seqs.length > 0 || from !== undefined) work++
     return work
   }
 
   /** What the group has not looked at yet: from memory, or from the store. */
   #candidates(state: Group.GroupState, allotments: ReadonlyArray<Allotment>) {
-    const wanted = allotments.reduce((sum, { limit, mode }) => sum + (mode === "shared" ? limit : 0), 0)
-    if (wanted === 0 || this.#head < state.next) return Effect.succeed([])
-    // A group in key order passes over events whose key is busy.
-    const limit = Math.min(roundLimit, this.#group.options.keyOrdered ? wanted * 2 : wanted)
-    const first = this.#buffer[0]
-    if (first !== undefined && first.seq <= state.next) {
-      const from = state.next - first.seq
-      return Effect.succeed(this.#buffer.slice(from, from + limit))
-    }
+    const wanted = wantedBy(allotments)
+    if (wanted === 0 || this.#buffer.head < state.next) return Effect.succeed([])
+    const limit = this.#group.options.keyOrdered
+      ? Math.min(maxLookahead.records, wanted * this.#lookahead)
+      : Math.min(roundLimit, wanted)
+    const held = this.#buffer.from(state.next, limit)
+    if (held !== undefined) return Effect.succeed(held)
     return Effect.tap(
       this.#env.store.read({ topic: this.topic, after: state.next - 1, limit, maxBytes: 1024 * 1024 }),
       (records) =>
         Effect.sync(() => {
           const found = records[0]
-          if (found !== undefined && found.seq > state.next) this.#trimmedTo = found.seq - 1
+          if (found !== undefined && found.seq > state.next) {
+            this.#trimmedTo = found.seq - 1
+            this.#again = true
+          }
         })
     )
+  }
+
+  /** A group in key order passes over events whose key is busy: where there are many, it looks further. */
+  #lookFurther(
+    state: Group.GroupState,
+    candidates: ReadonlyArray<StoredRecord>,
+    allotments: ReadonlyArray<Allotment>,
+    delivered: number
+  ): void {
+    const last = candidates.at(-1)
+    const isShort = last !== undefined && state.next > last.seq && delivered < wantedBy(allotments)
+    this.#lookahead = isShort ? Math.min(maxLookahead.factor, this.#lookahead * 2) : 2
   }
 
   /** A round is over: the credit that it did not use can be used by others. */
@@ -405,11 +495,7 @@ export class GroupRunner {
       done(isGone ? answer.ids.map(() => "stale" as const) : unavailable)
     if (isGone) {
       for (const { done } of departures) done()
-      for (const member of this.#group.members) {
-        if (member.isClosed) continue
-        member.isClosed = true
-        member.sink.end("removed")
-      }
+      for (const member of this.#group.members) endMember(member, "removed")
       return Effect.succeed(false)
     }
     // What must not be lost is tried again with the next round.
@@ -503,11 +589,13 @@ export class GroupRunner {
 
   #deliver(round: Round, candidates: ReadonlyArray<StoredRecord>) {
     return Effect.gen({ self: this }, function* () {
-      if (round.gap !== undefined) {
-        for (const member of this.#takers()) member.sink.gap({ topic: this.topic, ...round.gap })
+      for (const [from, to] of round.lost) {
+        for (const member of this.#takers()) member.sink.gap({ topic: this.topic, from, to })
       }
-      const wanted = round.claims.flatMap(({ deliveries }) => deliveries.map((delivery) => delivery.seq))
-      const records = yield* this.#recordsOf(wanted, candidates)
+      const found = yield* this.#fetch(
+        round.claims.flatMap(({ deliveries }) => deliveries),
+        candidates
+      )
       let delivered = 0
       for (const { allotment, deliveries } of round.claims) {
         const { member, mode } = allotment
@@ -518,8 +606,11 @@ export class GroupRunner {
         const held = member.held.get(this.topic) ?? new Map<string, Held>()
         member.held.set(this.topic, held)
         for (const { attempt, deadline, redelivered, seq } of deliveries) {
-          const record = records.get(seq)
-          if (record === undefined) continue
+          const record = found.get(seq)?.record
+          if (record === undefined) {
+            this.#unread.push(seq)
+            continue
+          }
           held.set(record.id, { seq, attempt, generation: round.state.generation, isOpen: true })
           member.inFlight++
           events.push({ record, attempt, redelivered, deadline })
@@ -537,59 +628,69 @@ export class GroupRunner {
     })
   }
 
-  /** The records of these seqs; what was trimmed is missing, and is passed over in the next round. */
-  #recordsOf(seqs: ReadonlyArray<number>, candidates: ReadonlyArray<StoredRecord>) {
+  /** The events of these seqs, as long as it takes. What was trimmed is missing, and the next round passes over it. */
+  #fetch(wanted: ReadonlyArray<groupSource.Wanted>, candidates: ReadonlyArray<StoredRecord>) {
     return Effect.gen({ self: this }, function* () {
-      const records = new Map<number, StoredRecord>()
+      const found = new Map<number, groupSource.Found>()
       const first = candidates[0]?.seq ?? Infinity
-      for (const seq of seqs) {
-        const candidate = candidates[seq - first] ?? this.#buffer[seq - (this.#buffer[0]?.seq ?? Infinity)]
-        if (candidate !== undefined) {
-          records.set(seq, candidate)
-          continue
-        }
-        const [found] = yield* this.#env.store.read({ topic: this.topic, after: seq - 1, limit: 1 }).pipe(
-          Effect.tapError(() => Effect.sync(() => (this.#isRecovering = true))),
-          Effect.retry(patience),
-          Effect.orDie
-        )
-        if (found?.seq === seq) records.set(seq, found)
-        else if (found !== undefined) {
-          this.#trimmedTo = Math.max(this.#trimmedTo, found.seq - 1)
-          this.#again = true
-        }
+      const missing = wanted.filter(({ letter, seq }) => {
+        const record = letter === undefined ? (candidates[seq - first] ?? this.#buffer.get(seq)) : undefined
+        if (record !== undefined) found.set(seq, { record, redrives: 0 })
+        return record === undefined
+      })
+      if (missing.length === 0) return found
+      const fetched = yield* groupSource.fetch(this.#env.store, this.#at, missing).pipe(
+        Effect.tapError(() => Effect.sync(() => (this.#isRecovering = true))),
+        Effect.retry(patience),
+        Effect.orDie
+      )
+      for (const [seq, event] of fetched.events) found.set(seq, event)
+      if (fetched.trimmedTo > this.#trimmedTo || fetched.lettersTrimmedTo > this.#lettersTrimmedTo) {
+        this.#trimmedTo = Math.max(this.#trimmedTo, fetched.trimmedTo)
+        this.#lettersTrimmedTo = Math.max(this.#lettersTrimmedTo, fetched.lettersTrimmedTo)
+        this.#again = true
       }
-      return records
+      return found
     })
   }
 
   /** Puts what is out of attempts into the dead letters; only then does the group let go of it. */
   #buryDying(state: Group.GroupState): void {
     if (this.#isBurying) return
+    // A round that was under way meanwhile does not know of the letters that stand already.
+    const buried = new Set(this.#buried)
+    const dying = [...state.dying].filter(([seq]) => !buried.has(seq)).slice(0, buriedAtOnce)
+    if (dying.length === 0) return
     this.#isBurying = true
     const bury = Effect.gen({ self: this }, function* () {
-      const records = yield* this.#recordsOf([...state.dying.keys()], [])
-      const letters = [...records].map(([seq, record]) => {
-        const { attempt, reason } = state.dying.get(seq)!
-        return deadLetter({
-          record,
-          group: this.#group.name,
-          generation: state.generation,
-          attempts: attempt,
-          reason
-        })
+      const found = yield* this.#fetch(
+        dying.map(([seq, { letter }]) => ({ seq, letter })),
+        []
+      )
+      const isTrimmed = ([seq, { letter }]: readonly [number, Group.Dying]) =>
+        letter === undefined ? seq <= this.#trimmedTo : letter <= this.#lettersTrimmedTo
+      const unread = dying.filter((one) => !found.has(one[0]) && !isTrimmed(one)).map(([seq]) => seq)
+      if (unread.length > 0) return yield* Effect.fail({ unread })
+      const letters = dying.flatMap(([seq, { attempt, reason }]) => {
+        const event = found.get(seq)
+        if (event === undefined) return []
+        const { record, redrives } = event
+        const { generation } = state
+        return [
+          deadLetter({ record, group: this.#group.name, generation, attempts: attempt, reason, redrives })
+        ]
       })
       const results = yield* this.#env.appender.append(letters)
       const refused = results.filter((result) => result._tag === "NotAppended")
       if (refused.length > 0) return yield* Effect.fail({ refused })
       this.#env.recorder.add(metrics.deadLetters, letters.length)
-      this.#buried.push(...records.keys())
+      this.#buried.push(...found.keys())
     })
     this.#env.fork(
       bury.pipe(
         Effect.tapError((error) =>
           Effect.logWarning("events could not be put into the dead letters yet", error).pipe(
-            Effect.annotateLogs({ group: this.#group.name, topic: this.topic })
+            Effect.annotateLogs(this.#at)
           )
         ),
         Effect.retry(patience),
@@ -602,19 +703,6 @@ export class GroupRunner {
         )
       )
     )
-  }
-
-  #dropBuffer(): void {
-    this.#buffer = []
-    this.#bufferLength = 0
-  }
-
-  /** What the group has taken is not needed any more, unless it fails. */
-  #dropConsumed(next: number): void {
-    const first = this.#buffer[0]
-    if (first === undefined || next - first.seq < 128) return
-    const dropped = this.#buffer.splice(0, next - first.seq)
-    for (const { body } of dropped) this.#bufferLength -= body.length
   }
 
   /** Now, by the store's clock: deadlines and retries are stored in its time. */

@@ -1,5 +1,6 @@
 /** The members of a group that are connected here: their credit, and what each of them has in hand. */
 import type * as Group from "../../domain/Group.ts"
+import type { EndReason } from "../../protocol/Messages.ts"
 import type { MemberSink } from "../../services/GroupDelivery.ts"
 
 /** A delivery that a member has not answered, or that lapsed and may still be answered. */
@@ -54,4 +55,11 @@ export const isCurrent = (state: Group.GroupState, member: GroupMember, delivery
     running?.member === member.id &&
     running.attempt === delivery.attempt
   )
+}
+
+/** The membership is over, for a reason that is not the member's own. */
+export const endMember = (member: GroupMember, reason: EndReason): void => {
+  if (member.isClosed) return
+  member.isClosed = true
+  member.sink.end(reason)
 }

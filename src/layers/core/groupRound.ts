@@ -4,10 +4,13 @@
  */
 import type { StoredRecord } from "../../domain/Event.ts"
 import * as Group from "../../domain/Group.ts"
+import * as GroupRedrive from "../../domain/GroupRedrive.ts"
+import * as Ranges from "../../domain/Ranges.ts"
 import type { GroupSettings } from "../../domain/Settings.ts"
 import type { Answer } from "../../services/GroupDelivery.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { type GroupMember, isCurrent } from "./groupMember.ts"
+import type { FoundLetters } from "./groupSource.ts"
 
 export interface AnswerCommand {
   readonly member: GroupMember
@@ -28,16 +31,21 @@ export interface Allotment {
   readonly member: GroupMember
   readonly limit: number
   readonly mode: "shared" | "alone"
+  /** How many retries come before anything else. */
+  readonly retriesFirst: number
 }
 
 export interface Round {
+  /** What it was made from. */
+  readonly before: Group.GroupState | undefined
   readonly state: Group.GroupState
   readonly outcomes: ReadonlyMap<AnswerCommand, ReadonlyArray<Group.Outcome>>
   readonly claims: ReadonlyArray<{
     readonly allotment: Allotment
     readonly deliveries: ReadonlyArray<Group.Delivery>
   }>
-  readonly gap: { readonly from: number; readonly to: number } | undefined
+  /** Events that will not come, since they were trimmed. */
+  readonly lost: Ranges.Ranges
   /** Deliveries ended without an answer. */
   readonly lapsed: boolean
   /** When the store did it, by its clock. */
@@ -54,7 +62,9 @@ export interface RoundInput {
   /** Members of this hub. */
   readonly members: Iterable<GroupMember>
   readonly isLive: (member: string) => boolean
-  readonly before: Group.GroupState
+  readonly before: Group.GroupState | undefined
+  /** Of a state that begins with this round. */
+  readonly generation: string
   readonly now: number
   /** Members of earlier hubs are gone. */
   readonly adopt: boolean
@@ -66,10 +76,17 @@ export interface RoundInput {
   readonly departures: ReadonlyArray<Departure>
   /** Dead letters that are in the log. */
   readonly buried: ReadonlyArray<number>
+  /** Events that were claimed, and could not be read: nobody has them. */
+  readonly unread: ReadonlyArray<number>
   readonly allotments: ReadonlyArray<Allotment>
   readonly candidates: ReadonlyArray<StoredRecord>
-  /** Up to here the topic was trimmed before the group took it. */
+  /** Events that were passed over, and found again in the log. */
+  readonly listings: ReadonlyArray<Group.Listing>
+  /** Dead letters that come back. */
+  readonly letters: FoundLetters | undefined
+  /** Up to here the topic was trimmed before the group took it, and its dead letters. */
   readonly trimmedTo: number
+  readonly lettersTrimmedTo: number
 }
 
 /** All answers of a round, in as few changes of the state as there are kinds. */
@@ -156,8 +173,8 @@ export const decideRound = (round: RoundInput): Round => {
   const { now } = round
   const limits = { now, maxAttempts: round.maxAttempts, backoff: round.settings.backoff }
   const outcomes = new Map<AnswerCommand, ReadonlyArray<Group.Outcome>>()
-  let state = round.before
-  let gap: Round["gap"]
+  const initial = round.before ?? Group.initial(round.generation, 0)
+  let state = initial
 
   // Answers count before deadlines: they came in time, only the round was late.
   state = applyAnswers(state, round.answers, round.randoms, limits, round.options.ackTimeoutMs, outcomes)
@@ -172,18 +189,26 @@ export const decideRound = (round: RoundInput): Round => {
   if (round.adopt) state = Group.removeMembers(state, (id) => !round.isLive(id), limits)
   state = Group.expire(state, limits)
   const lapsed = state !== beforeLapse
-  if (round.trimmedTo > state.floor) {
-    gap = { from: state.floor + 1, to: round.trimmedTo }
-    state = Group.skipTrimmed(state, round.trimmedTo)
-  }
+  const unread = round.unread.filter((seq) => seq <= round.trimmedTo && state.inFlight.has(seq))
+  const lost = Ranges.addAll(
+    round.trimmedTo > state.floor ? Group.lostTo(state, round.trimmedTo) : Ranges.empty,
+    unread
+  )
+  state = Group.skipTrimmed(state, round.trimmedTo)
+  if (round.lettersTrimmedTo > 0) state = GroupRedrive.forgetTrimmed(state, round.lettersTrimmedTo)
+  state = Group.list(state, round.listings, round.settings.window)
+  if (round.letters !== undefined) state = GroupRedrive.admit(state, round.letters, now)
 
   const claims: Array<Round["claims"][number]> = []
+  const hasOthers = round.allotments.length > 1
   for (const allotment of round.allotments) {
     const claimed = Group.claim(state, {
       now,
       member: allotment.member.id,
       limit: allotment.limit,
+      retriesFirst: allotment.retriesFirst,
       mode: allotment.mode,
+      hasOthers: hasOthers && allotment.mode === "shared",
       candidates: round.candidates.slice(Math.max(0, state.next - (round.candidates[0]?.seq ?? 0))),
       options: round.options,
       window: round.settings.window
@@ -191,5 +216,6 @@ export const decideRound = (round: RoundInput): Round => {
     state = claimed.state
     claims.push({ allotment, deliveries: claimed.deliveries })
   }
-  return { state, outcomes, claims, gap, lapsed, now }
+  if (state !== initial) state = Group.sampled(state, now)
+  return { before: round.before, state, outcomes, claims, lost, lapsed, now }
 }

@@ -8,6 +8,13 @@ interface Group {
   readonly states: Map<string, GroupState>
 }
 
+/** What is of the group stands in each of its registrations. */
+const update = (group: Group, changed: Partial<Pick<Registration, "paused" | "lastUsedAt">>): void => {
+  for (const [pattern, registration] of group.registrations) {
+    group.registrations.set(pattern, { ...registration, ...changed })
+  }
+}
+
 const byName = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 export const make = Effect.fnUntraced(function* () {
@@ -25,28 +32,49 @@ export const make = Effect.fnUntraced(function* () {
           const agreed = conflicts(first, wanted)
           if (Result.isFailure(agreed)) return Effect.fail(agreed.failure)
         }
-        const existing = group.registrations.get(pattern)
-        if (existing !== undefined) return Effect.succeed(existing)
-        const registration: Registration = {
-          group: name,
-          pattern,
-          options: first?.options ?? { ...defaults, ...wanted },
-          registeredAt: clock.currentTimeMillisUnsafe(),
-          history
-        }
+        const now = clock.currentTimeMillisUnsafe()
         groups.set(name, group)
-        group.registrations.set(pattern, registration)
-        for (const [topic, floor] of positions) {
-          if (!group.states.has(topic)) group.states.set(topic, initial(generation, floor))
+        if (!group.registrations.has(pattern)) {
+          group.registrations.set(pattern, {
+            group: name,
+            pattern,
+            options: first?.options ?? { ...defaults, ...wanted },
+            registeredAt: now,
+            history,
+            paused: first?.paused ?? false,
+            lastUsedAt: now
+          })
+          for (const [topic, floor] of positions) {
+            if (!group.states.has(topic)) group.states.set(topic, initial(generation, floor))
+          }
         }
-        return Effect.succeed(registration)
+        update(group, { lastUsedAt: now })
+        return Effect.succeed(group.registrations.get(pattern)!)
       }),
     list: Effect.sync(() =>
       sorted().flatMap(([, group]) =>
         [...group.registrations.values()].sort((a, b) => byName(a.pattern, b.pattern))
       )
     ),
-    remove: (group) => Effect.sync(() => groups.delete(group)),
+    setPaused: (name, paused) =>
+      Effect.sync(() => {
+        const group = groups.get(name)
+        if (group !== undefined) update(group, { paused })
+        return group !== undefined
+      }),
+    touch: (names) =>
+      Effect.sync(() => {
+        const lastUsedAt = clock.currentTimeMillisUnsafe()
+        for (const name of names) {
+          const group = groups.get(name)
+          if (group !== undefined) update(group, { lastUsedAt })
+        }
+      }),
+    remove: (name, { unusedSince } = { unusedSince: Infinity }) =>
+      Effect.sync(() => {
+        const [first] = groups.get(name)?.registrations.values() ?? []
+        return first !== undefined && first.lastUsedAt < unusedSince && groups.delete(name)
+      }),
     modify: (at, f) =>
       Effect.suspend(() => {
         const group = groups.get(at.group)

@@ -1,14 +1,18 @@
-/** Consumer groups in an SQLite file: a row per group and topic, written by compare and set. */
+/**
+ * Consumer groups in an SQLite file: a state per group and topic, written by compare and set.
+ *
+ * A state is written as what changed, and as a whole when the changes have become longer than that: what a round
+ * costs follows from what happened in it, however much waits.
+ */
 import { Clock, Effect, Layer, Result } from "effect"
 import {
   conflicts,
-  decodeState,
-  encodeState,
   type GroupOptions,
   type GroupState,
   initial,
   type Registration
 } from "../../domain/Group.ts"
+import { decodeChanges, decodeState, encodeChange, encodeState } from "../../domain/GroupEncoding.ts"
 import { type GroupCursor, GroupNotFound, GroupStore } from "../../services/GroupStore.ts"
 import type { RegistrationRow } from "./groupCommands.ts"
 import { SqliteDatabase } from "./SqliteDatabase.ts"
@@ -17,16 +21,22 @@ import type { Statements } from "./statements.ts"
 interface Revised {
   readonly revision: number
   readonly state: GroupState
+  /** Characters of the whole as it was written last, and of the changes since. */
+  readonly whole: number
+  readonly changes: number
 }
 
-const decodeRow = (row: { readonly state: string }): GroupState => Result.getOrThrow(decodeState(row.state))
+/** So long may changes become, however short the whole is. */
+const minChanges = 4_096
 
 const registrationOf = (group: string, row: RegistrationRow): Registration => ({
   group,
   pattern: row.pattern,
   options: JSON.parse(row.options) as GroupOptions,
   registeredAt: row.registered_at,
-  history: row.history
+  history: row.history,
+  paused: row.paused === 1,
+  lastUsedAt: row.last_used_at
 })
 
 const make = Effect.gen(function* () {
@@ -38,8 +48,37 @@ const make = Effect.gen(function* () {
   const keyOf = (at: { readonly group: string; readonly topic: string }) => `${at.group} ${at.topic}`
 
   const load = (statements: Statements, group: string, topic: string): Revised | undefined => {
-    const row = statements.get<{ readonly revision: number; readonly state: string }>("state", group, topic)
-    return row === undefined ? undefined : { revision: row.revision, state: decodeRow(row) }
+    const row = statements.get<{ readonly revision: number }>("revision", group, topic)
+    if (row === undefined) return undefined
+    const [whole, ...changes] = statements
+      .all<{ readonly part: string }>("parts", group, topic)
+      .map(({ part }) => part)
+    const state = Result.flatMap(decodeState(whole!), (before) => decodeChanges(before, changes))
+    return {
+      revision: row.revision,
+      state: Result.getOrThrow(state),
+      whole: whole!.length,
+      changes: changes.reduce((sum, { length }) => sum + length, 0)
+    }
+  }
+
+  const stateOf = (statements: Statements, group: string, topic: string): GroupState | undefined =>
+    (cached.get(keyOf({ group, topic })) ?? load(statements, group, topic))?.state
+
+  /** How a state is written after that. */
+  const partOf = (
+    before: Revised | undefined,
+    state: GroupState
+  ): Omit<Revised, "state"> & { readonly part: string } => {
+    const revision = (before?.revision ?? 0) + 1
+    if (before !== undefined) {
+      const part = encodeChange(before.state, state)
+      const changes = before.changes + part.length
+      if (changes <= Math.max(minChanges, before.whole))
+        return { revision, part, whole: before.whole, changes }
+    }
+    const part = encodeState(state)
+    return { revision, part, whole: part.length, changes: 0 }
   }
 
   const registered = (group: string) =>
@@ -54,9 +93,7 @@ const make = Effect.gen(function* () {
         for (;;) {
           const first = rows[0] === undefined ? undefined : registrationOf(group, rows[0])
           if (first !== undefined) yield* Effect.fromResult(conflicts(first, wanted))
-          const existing = rows.find((row) => row.pattern === pattern)
-          if (existing !== undefined) return registrationOf(group, existing)
-          rows = yield* db.write("groups", "register", {
+          const answer = yield* db.write("groups", "register", {
             group,
             pattern,
             options: rows[0]?.options ?? JSON.stringify({ ...defaults, ...wanted }),
@@ -68,6 +105,9 @@ const make = Effect.gen(function* () {
               ([topic, floor]) => [topic, encodeState(initial(generation, floor))] as const
             )
           })
+          rows = answer.rows
+          const registration = rows.find((row) => row.pattern === pattern)
+          if (!answer.changed && registration !== undefined) return registrationOf(group, registration)
         }
       }),
 
@@ -77,9 +117,17 @@ const make = Effect.gen(function* () {
         .map((row) => registrationOf(row.name, row))
     ),
 
-    remove: (group) =>
-      Effect.tap(db.write("groups", "remove", { group }), () =>
+    setPaused: (group, paused) => db.write("groups", "setPaused", { group, paused }),
+
+    touch: (groups) =>
+      groups.length === 0
+        ? Effect.void
+        : Effect.suspend(() => db.write("groups", "touch", { groups, now: clock.currentTimeMillisUnsafe() })),
+
+    remove: (group, condition) =>
+      Effect.tap(db.write("groups", "remove", { group, unusedSince: condition?.unusedSince }), (removed) =>
         Effect.sync(() => {
+          if (!removed) return
           for (const key of cached.keys()) if (key.startsWith(`${group} `)) cached.delete(key)
         })
       ),
@@ -92,32 +140,45 @@ const make = Effect.gen(function* () {
             cached.get(key) ??
             (yield* db.read("GroupStore.modify", (statements) => load(statements, at.group, at.topic)))
           const [answer, state] = f(before?.state, clock.currentTimeMillisUnsafe())
-          if (before !== undefined && state === before.state) return answer
-          const revision = before?.revision ?? 0
-          const saved = yield* db.write("groups", "save", { ...at, revision, state: encodeState(state) })
-          if (saved === "saved") {
-            cached.set(key, { revision: revision + 1, state })
+          if (before !== undefined && state === before.state) {
+            cached.set(key, before)
             return answer
           }
+          const { part, ...written } = partOf(before, state)
+          // Whether it was written is not known before it is answered.
           cached.delete(key)
+          const saved = yield* db.write("groups", "save", {
+            ...at,
+            revision: before?.revision ?? 0,
+            part,
+            whole: written.changes === 0
+          })
+          if (saved === "saved") {
+            cached.set(key, { ...written, state })
+            return answer
+          }
           if (saved === "no_group") return yield* new GroupNotFound({ group: at.group })
         }
       }),
 
-    read: (at) => db.read("GroupStore.read", (statements) => load(statements, at.group, at.topic)?.state),
+    read: (at) => db.read("GroupStore.read", (statements) => stateOf(statements, at.group, at.topic)),
 
     cursors: (topic) =>
       db.read("GroupStore.cursors", (statements) =>
         statements
-          .all<{ readonly group_name: string; readonly state: string }>("statesOfTopic", topic)
-          .map((row): GroupCursor => ({ group: row.group_name, topic, state: decodeRow(row) }))
+          .all<{ readonly group_name: string }>("groupsOfTopic", topic)
+          .map(({ group_name: group }): GroupCursor => ({
+            group,
+            topic,
+            state: stateOf(statements, group, topic)!
+          }))
       ),
 
     topicsOf: (group) =>
       db.read("GroupStore.topicsOf", (statements) =>
         statements
-          .all<{ readonly topic: string; readonly state: string }>("statesOfGroup", group)
-          .map((row): GroupCursor => ({ group, topic: row.topic, state: decodeRow(row) }))
+          .all<{ readonly topic: string }>("topicsOfGroup", group)
+          .map(({ topic }): GroupCursor => ({ group, topic, state: stateOf(statements, group, topic)! }))
       )
   })
 })

@@ -50,6 +50,9 @@ const migrations: ReadonlyArray<{ readonly version: number; readonly sql: string
         options TEXT NOT NULL,
         registered_at INTEGER NOT NULL,
         history TEXT NOT NULL,
+        -- Of the group: the same in all its rows.
+        paused INTEGER NOT NULL,
+        last_used_at INTEGER NOT NULL,
         PRIMARY KEY (name, pattern)
       ) STRICT, WITHOUT ROWID;
 
@@ -57,10 +60,18 @@ const migrations: ReadonlyArray<{ readonly version: number; readonly sql: string
         group_name TEXT NOT NULL,
         topic TEXT NOT NULL,
         revision INTEGER NOT NULL,
-        state TEXT NOT NULL,
         PRIMARY KEY (group_name, topic)
       ) STRICT, WITHOUT ROWID;
       CREATE INDEX group_states_by_topic ON group_states (topic, group_name);
+
+      -- The first part of a state is all of it as it was once, the others are what changed since.
+      CREATE TABLE group_parts (
+        group_name TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        part TEXT NOT NULL,
+        PRIMARY KEY (group_name, topic, revision)
+      ) STRICT, WITHOUT ROWID;
 
       -- Positions are given inside the adding transaction, and writers exclude each other: their order is the
       -- order of the commits.
@@ -136,9 +147,16 @@ export const check = (db: DatabaseSync): void => {
     )
   }
   if (found > 0) return
-  const taken = ["topics", "events", "latest", "groups", "group_states", "outbox", "outbox_counts"].filter(
-    (name) => hasTable(db, name)
-  )
+  const taken = [
+    "topics",
+    "events",
+    "latest",
+    "groups",
+    "group_states",
+    "group_parts",
+    "outbox",
+    "outbox_counts"
+  ].filter((name) => hasTable(db, name))
   if (taken.length > 0) {
     throw new SchemaProblem(
       `it has a table '${taken[0]}' that is not the hub's; rename that table or choose another file`

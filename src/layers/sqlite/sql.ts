@@ -7,6 +7,9 @@
 const columns =
   "position, topic, id, key, tombstone, body, added_at, state, not_before, attempts, worker, lease_until, last_error"
 
+/** A registration's columns, beside the name of its group. */
+const registration = "pattern, options, registered_at, history, paused, last_used_at"
+
 /** Whoever had the record has it no more. */
 const free = "token = NULL, worker = NULL, lease_until = NULL"
 
@@ -55,21 +58,25 @@ export const sql = {
     WHERE l.topic_id = ? AND l.key > ? ORDER BY l.key LIMIT ?`,
 
   // groups
-  registrations: "SELECT name, pattern, options, registered_at, history FROM groups ORDER BY name, pattern",
-  registrationsOf:
-    "SELECT pattern, options, registered_at, history FROM groups WHERE name = ? ORDER BY pattern",
+  registrations: `SELECT name, ${registration} FROM groups ORDER BY name, pattern`,
+  registrationsOf: `SELECT ${registration} FROM groups WHERE name = ? ORDER BY pattern`,
   addRegistration:
-    "INSERT INTO groups (name, pattern, options, registered_at, history) VALUES (?, ?, ?, ?, ?)",
+    "INSERT INTO groups (name, pattern, options, registered_at, history, paused, last_used_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+  setPaused: "UPDATE groups SET paused = ? WHERE name = ?",
+  setUsed: "UPDATE groups SET last_used_at = ? WHERE name = ?",
   removeRegistrations: "DELETE FROM groups WHERE name = ?",
   isRegistered: "SELECT 1 FROM groups WHERE name = ? LIMIT 1",
-  addState:
-    "INSERT INTO group_states (group_name, topic, revision, state) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING",
-  setState:
-    "UPDATE group_states SET revision = revision + 1, state = ? WHERE group_name = ? AND topic = ? AND revision = ?",
-  state: "SELECT revision, state FROM group_states WHERE group_name = ? AND topic = ?",
-  statesOfTopic: "SELECT group_name, state FROM group_states WHERE topic = ? ORDER BY group_name",
-  statesOfGroup: "SELECT topic, state FROM group_states WHERE group_name = ? ORDER BY topic",
+  addState: "INSERT INTO group_states (group_name, topic, revision) VALUES (?, ?, 1) ON CONFLICT DO NOTHING",
+  reviseState:
+    "UPDATE group_states SET revision = revision + 1 WHERE group_name = ? AND topic = ? AND revision = ?",
+  revision: "SELECT revision FROM group_states WHERE group_name = ? AND topic = ?",
+  groupsOfTopic: "SELECT group_name FROM group_states WHERE topic = ? ORDER BY group_name",
+  topicsOfGroup: "SELECT topic FROM group_states WHERE group_name = ? ORDER BY topic",
   removeStates: "DELETE FROM group_states WHERE group_name = ?",
+  addPart: "INSERT INTO group_parts (group_name, topic, revision, part) VALUES (?, ?, ?, ?)",
+  parts: "SELECT part FROM group_parts WHERE group_name = ? AND topic = ? ORDER BY revision",
+  removePartsBefore: "DELETE FROM group_parts WHERE group_name = ? AND topic = ? AND revision < ?",
+  removeParts: "DELETE FROM group_parts WHERE group_name = ?",
 
   // outbox
   addRecord:
@@ -88,6 +95,7 @@ export const sql = {
   markWaiting: `UPDATE outbox SET state = 'waiting', not_before = ?, last_error = ?, ${free} WHERE ${held}`,
   markDead: `UPDATE outbox SET state = 'dead', done_at = ?, last_error = ?, ${free} WHERE ${held}`,
   markReleased: `UPDATE outbox SET state = 'pending', attempts = attempts - 1, ${free} WHERE ${held}`,
+  markPutOff: `UPDATE outbox SET state = 'waiting', not_before = ?, attempts = attempts - 1, ${free} WHERE ${held}`,
   anyBlocked: "SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND state = 'blocked' LIMIT 1",
   unblock: `UPDATE outbox SET state = 'pending' WHERE position IN (
     SELECT position FROM outbox WHERE topic = ? AND key = ? AND state = 'blocked'

@@ -3,17 +3,19 @@
  * stores take their time and fail, and the hub dies and starts again over the same stores.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, References, Scope } from "effect"
+import { Context, Effect, Exit, Layer, References, Result, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
 import * as DeadLetter from "../../../src/domain/DeadLetter.ts"
 import * as Event from "../../../src/domain/Event.ts"
 import type * as Group from "../../../src/domain/Group.ts"
+import * as GroupRedrive from "../../../src/domain/GroupRedrive.ts"
+import * as Ranges from "../../../src/domain/Ranges.ts"
 import * as Settings from "../../../src/domain/Settings.ts"
 import * as GroupCommitAppender from "../../../src/layers/core/GroupCommitAppender.ts"
 import * as GroupDispatcher from "../../../src/layers/core/GroupDispatcher.ts"
 import { Appender } from "../../../src/services/Appender.ts"
-import type { Answer, GroupDelivery } from "../../../src/services/GroupDelivery.ts"
+import { type Answer, GroupDelivery } from "../../../src/services/GroupDelivery.ts"
 import { record } from "../../../src/testing/eventStore.ts"
 import { Consumer } from "./Consumer.ts"
 import * as TestStores from "./TestStores.ts"
@@ -30,6 +32,8 @@ type Step =
   | { readonly _tag: "Nack"; readonly member: number; readonly mode: "fail" | "release" | "poison" }
   | { readonly _tag: "Extend"; readonly member: number }
   | { readonly _tag: "Pause"; readonly member: number; readonly paused: boolean }
+  | { readonly _tag: "PauseGroup"; readonly paused: boolean }
+  | { readonly _tag: "Redrive"; readonly topic: string; readonly key: string | undefined }
   | { readonly _tag: "Fail"; readonly operation: string; readonly faults: ReadonlyArray<Fault> }
   | { readonly _tag: "Restart"; readonly crash: boolean }
   | { readonly _tag: "Wait"; readonly ms: number }
@@ -55,6 +59,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   { weight: 1, arbitrary: tagged("Extend", { member }) },
   { weight: 1, arbitrary: tagged("Pause", { member, paused: fc.boolean() }) },
+  { weight: 1, arbitrary: tagged("PauseGroup", { paused: fc.boolean() }) },
+  { weight: 2, arbitrary: tagged("Redrive", { topic, key: fc.constantFrom(undefined, "k") }) },
   {
     weight: 2,
     arbitrary: tagged("Fail", {
@@ -97,10 +103,13 @@ class Ledger {
     options: { readonly keyOrdered: boolean; readonly maxAttempts: number }
   ): Consumer {
     const consumer = new Consumer({ pattern: "a.*", from: "start", credit, options })
-    consumer.handle = ({ attempt, record: { id, key, seq, topic } }) => {
+    consumer.handle = ({ attempt, record }) => {
+      const { id, key, seq, topic } = record
       if (this.acked.has(id)) this.broken.push(`${id} came after it was acknowledged`)
       if (attempt > this.#maxAttempts) this.broken.push(`${id} came for the ${attempt}th time`)
-      if (options.keyOrdered && key !== undefined && attempt === 1) {
+      // Back from the dead letters, it takes no place in the log.
+      const isRedriven = Event.decode(record).headers?.[DeadLetter.headers.letter] !== undefined
+      if (options.keyOrdered && key !== undefined && attempt === 1 && !isRedriven) {
         const before = this.#firsts.get(`${topic} ${key}`) ?? 0
         if (seq < before) this.broken.push(`${id} of key ${key} came after ${before}`)
         this.#firsts.set(`${topic} ${key}`, Math.max(before, seq))
@@ -181,6 +190,9 @@ const live = ({ credit, keyOrdered, maxAttempts, paces, steps, window }: Life) =
     const make = (topic: string, keys: ReadonlyArray<string>) =>
       keys.map((key) => record(topic, `${++made}`, null, key === "" ? {} : { key }))
 
+    const refresh = ({ context, scope }: Hub) =>
+      Effect.forkIn(Effect.exit(Context.get(context, GroupDelivery).refresh("g")), scope)
+
     let hub = yield* start
 
     const perform = (one: Step): Effect.Effect<unknown, unknown, TestStores.TestStores> => {
@@ -217,6 +229,19 @@ const live = ({ credit, keyOrdered, maxAttempts, paces, steps, window }: Life) =
         }
         case "Pause":
           return Effect.sync(() => hub.members[one.member]?.consumer.member.setPaused(one.paused))
+        case "PauseGroup":
+          return Effect.andThen(trouble.groups.setPaused("g", one.paused), refresh(hub))
+        case "Redrive":
+          return Effect.gen(function* () {
+            const dead = yield* trouble.log.head(DeadLetter.deadLetterTopic("g", one.topic))
+            if (dead === undefined) return
+            const filter = one.key === undefined ? {} : { key: one.key }
+            yield* trouble.groups.modify({ group: "g", topic: one.topic }, (state) => [
+              undefined,
+              Result.getOrThrow(GroupRedrive.plan(state!, { next: 1, upTo: dead.head, filter }))
+            ])
+            yield* refresh(hub)
+          })
         case "Ack":
         case "Nack":
         case "Extend":
@@ -259,6 +284,7 @@ const live = ({ credit, keyOrdered, maxAttempts, paces, steps, window }: Life) =
     // Peace: everybody goes, and one that does its work comes.
     trouble.setPace(() => [0, 0])
     yield* stop(hub)
+    yield* trouble.groups.setPaused("g", false)
     hub = yield* start
     const worker = yield* join(hub, { credit: 3 })
     const handle = worker.handle
@@ -274,7 +300,7 @@ const live = ({ credit, keyOrdered, maxAttempts, paces, steps, window }: Life) =
     for (const topic of topics) {
       const stored = yield* trouble.log.read({ topic, after: 0, limit: 10_000 })
       const state = yield* trouble.groups.read({ group: "g", topic })
-      if (stored.length > 0) expect(state, `${topic}`).toMatchObject({ floor: stored.length, acked: [] })
+      if (stored.length > 0) expect(state, `${topic}`).toMatchObject({ floor: stored.length })
       for (const entries of [state?.inFlight, state?.waiting, state?.dying, state?.deferred]) {
         expect(entries?.size ?? 0).toBe(0)
       }
@@ -283,7 +309,13 @@ const live = ({ credit, keyOrdered, maxAttempts, paces, steps, window }: Life) =
         after: 0,
         limit: 10_000
       })
-      const buried = dead.map((letter) => Event.decode(letter).headers?.[DeadLetter.headers.id])
+      const deaths = dead.map((letter) => ({ letter: letter.seq, ...DeadLetter.deathOf(letter)! }))
+      expect(new Set(deaths.map(({ id, redrives }) => `${id} ${redrives}`)).size).toBe(deaths.length)
+      expect(state?.redrive.plans ?? []).toEqual([])
+      // Whoever came back and died again has another letter.
+      const buried = deaths
+        .filter(({ letter }) => !Ranges.has(state!.redrive.letters, letter))
+        .map(({ id }) => id)
       expect(new Set(buried).size).toBe(buried.length)
       for (const { id } of stored) {
         const isBuried = buried.includes(id)

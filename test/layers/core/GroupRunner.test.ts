@@ -91,9 +91,9 @@ describe("GroupRunner: credit", () => {
       yield* publish("a", "1", "2")
       const consumer = yield* join({ credit: 1 })
       yield* settled
-      yield* groups.modify({ group: "g", topic: "a" }, () => [
+      yield* groups.modify({ group: "g", topic: "a" }, (state) => [
         undefined,
-        Group.seek({ generation: "another", floor: 1 })
+        Group.seek(state!, { generation: "another", floor: 1 })
       ])
       yield* publish("a", "3")
       yield* settled
@@ -144,7 +144,7 @@ describe("GroupRunner: acknowledgements", () => {
       expect(yield* stateOf()).toMatchObject({ floor: 2 })
       expect(yield* consumer.ack("4")).toEqual(["done"])
       const state = yield* stateOf()
-      expect(state).toMatchObject({ floor: 2, acked: [[4, 4]] })
+      expect(state).toMatchObject({ floor: 2, next: 5 })
       expect([...state.inFlight.keys()]).toEqual([3])
     }))
 
@@ -212,6 +212,20 @@ describe("GroupRunner: acknowledgements", () => {
 })
 
 describe("GroupRunner: redelivery", () => {
+  test("goes to somebody else than the member that let it lapse, when there is one", () =>
+    Effect.gen(function* () {
+      const silent = yield* join({ credit: 10 })
+      yield* publish("a", "1", "2", "3")
+      yield* settled
+      expect(silent.story).toEqual(["1#1", "2#1", "3#1"])
+      const other = yield* join({ credit: 1 })
+      yield* TestClock.adjust(ackTimeoutMs)
+      yield* settled
+      // All of them lapsed; what the other has no credit for goes to the silent one after all.
+      expect(other.story).toEqual(["1#2"])
+      expect(silent.story.slice(3)).toEqual(["2#2", "3#2"])
+    }))
+
   test("comes when the time is over, to whoever has credit, and frees the credit of the first", () =>
     Effect.gen(function* () {
       yield* publish("a", "1")
