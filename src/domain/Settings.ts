@@ -5,6 +5,7 @@
 import type { EventLimits } from "./Event.ts"
 import type { GroupOptions } from "./Group.ts"
 import type { Rate } from "./RateLimit.ts"
+import type { RetentionRule } from "./Retention.ts"
 import type { RetryPolicy } from "./Retry.ts"
 
 const KiB = 1024
@@ -79,7 +80,7 @@ export const gateway: GatewaySettings = {
 export interface GroupSettings extends GroupOptions {
   /** Unacknowledged events a member takes at once, unless it says otherwise. */
   readonly credit: number
-  /** How far a group may be ahead of its oldest unacknowledged event. */
+  /** Events of a topic that a group may have begun and not finished, before it takes no new ones. */
   readonly window: number
   readonly backoff: Omit<RetryPolicy, "maxAttempts">
 }
@@ -140,6 +141,38 @@ export const minSecretBytes = 32
 export interface RetentionSettings {
   /** Events younger than this are never trimmed, so that a retry with the same id is still recognised. */
   readonly minAgeMs: number
+  /** What is kept for how long; the first rule that matches a topic decides. */
+  readonly rules: ReadonlyArray<RetentionRule>
+  /** The time between two looks at what may go; none: only when somebody asks for one. */
+  readonly intervalMs: number | undefined
+  /** Groups without a member for this long are told to whoever runs the hub. */
+  readonly unusedGroupMs: number
+  /** Groups without a member for this long are removed; none: never. */
+  readonly expireGroupMs: number | undefined
+  /** After a start no group is removed for so long, since members come back first; or for `expireGroupMs`, if shorter. */
+  readonly expireGraceMs: number
 }
 
-export const retention: RetentionSettings = { minAgeMs: 24 * hour }
+export const retention: RetentionSettings = {
+  minAgeMs: 24 * hour,
+  rules: [],
+  intervalMs: 1 * minute,
+  unusedGroupMs: 7 * 24 * hour,
+  expireGroupMs: undefined,
+  expireGraceMs: 1 * hour
+}
+
+export interface DedupeSettings {
+  /** How long an event that was handled is remembered; longer than a group may bring it again (domain/Horizon). */
+  readonly keepMs: number
+  /** How long a run holds unless it is renewed; then another may take it over. */
+  readonly leaseMs: number
+  /** The longest wait of an event that is handled elsewhere at the moment, until it comes again. */
+  readonly maxDelayMs: number
+}
+
+export const dedupe: DedupeSettings = {
+  keepMs: 7 * 24 * hour,
+  leaseMs: 30 * second,
+  maxDelayMs: 5 * second
+}

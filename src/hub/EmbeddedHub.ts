@@ -1,5 +1,6 @@
 /** The hub on one SQLite file: one machine, nothing to install. */
 import { Layer } from "effect"
+import * as Settings from "../domain/Settings.ts"
 import * as RandomIds from "../layers/core/RandomIds.ts"
 import { instrument } from "../layers/core/instrument.ts"
 import * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
@@ -13,16 +14,15 @@ import { OutboxStore } from "../services/OutboxStore.ts"
 import type { Revocations } from "../services/Revocations.ts"
 import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
-import type { EventLimits } from "../domain/Event.ts"
 import * as Hub from "./Hub.ts"
 import type { HubSettings } from "./HubConfig.ts"
 
 export const stores = (
   path: string,
-  limits?: EventLimits
+  { limits, retention = Settings.retention }: Partial<Pick<HubSettings, "limits" | "retention">> = {}
 ): Layer.Layer<Hub.Stores, SqliteDatabase.CannotOpen> =>
   Layer.mergeAll(
-    instrument(EventStore, SqliteEventStore.layer()),
+    instrument(EventStore, SqliteEventStore.layer({ retention })),
     instrument(GroupStore, SqliteGroupStore.layer),
     instrument(OutboxStore, SqliteOutboxStore.layer(limits))
   ).pipe(Layer.provide(SqliteDatabase.layer({ path })), Layer.provideMerge(RandomIds.layer))
@@ -32,4 +32,4 @@ export const layer = <E>(
   verifier: Layer.Layer<TokenVerifier, E, Revocations>,
   settings: HubSettings
 ): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable | SqliteDatabase.CannotOpen> =>
-  Hub.layer(stores(path, settings.limits), verifier, settings)
+  Hub.layer(stores(path, settings), verifier, settings)

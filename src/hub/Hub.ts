@@ -10,6 +10,7 @@ import type { Appender } from "../services/Appender.ts"
 import type { EventBus } from "../services/EventBus.ts"
 import type { EventStore } from "../services/EventStore.ts"
 import type { CannotListen, Gateway } from "../services/Gateway.ts"
+import type { GroupAdmin } from "../services/GroupAdmin.ts"
 import type { GroupDelivery } from "../services/GroupDelivery.ts"
 import type { GroupStore } from "../services/GroupStore.ts"
 import type { Ids } from "../services/Ids.ts"
@@ -19,6 +20,7 @@ import type { Ops } from "../services/Ops.ts"
 import type { OutboxDrainer } from "../services/OutboxDrainer.ts"
 import type { OutboxStore } from "../services/OutboxStore.ts"
 import type { RateLimiter } from "../services/RateLimiter.ts"
+import type { Retention } from "../services/Retention.ts"
 import type { Revocations } from "../services/Revocations.ts"
 import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
@@ -27,7 +29,9 @@ import * as GroupCommitAppender from "../layers/core/GroupCommitAppender.ts"
 import * as GroupDispatcher from "../layers/core/GroupDispatcher.ts"
 import * as PolicyAccessControl from "../layers/core/PolicyAccessControl.ts"
 import * as StoreEventBus from "../layers/core/StoreEventBus.ts"
+import * as StoreGroupAdmin from "../layers/core/StoreGroupAdmin.ts"
 import * as StoreInspector from "../layers/core/StoreInspector.ts"
+import * as StoreRetention from "../layers/core/StoreRetention.ts"
 import * as TailFeed from "../layers/core/TailFeed.ts"
 import * as OpsServer from "../layers/http/OpsServer.ts"
 import * as MemoryRateLimiter from "../layers/memory/MemoryRateLimiter.ts"
@@ -38,15 +42,20 @@ import type { HubSettings } from "./HubConfig.ts"
 export type Stores = EventStore | GroupStore | OutboxStore | Ids
 
 /** What programs use without any server. */
-export type Bus = Stores | Appender | LiveFeed | GroupDelivery | EventBus | OutboxDrainer | Inspector
+export type Bus =
+  Stores | Appender | LiveFeed | GroupDelivery | GroupAdmin | EventBus | OutboxDrainer | Inspector | Retention
 
 export type Hub = Bus | AccessControl | RateLimiter | Revocations | TokenVerifier | Gateway | Ops
 
-export type BusSettings = Pick<HubSettings, "limits" | "groups" | "appender" | "drainer">
+export type BusSettings = Pick<HubSettings, "limits" | "groups" | "appender" | "drainer" | "retention">
 
 /** The log, its groups and the outbox, with nothing that listens. */
 export const bus = <E, R>(stores: Layer.Layer<Stores, E, R>, settings: BusSettings): Layer.Layer<Bus, E, R> =>
-  AppendingDrainer.layer(settings.drainer).pipe(
+  Layer.mergeAll(
+    AppendingDrainer.layer(settings.drainer),
+    StoreRetention.layer(settings.retention),
+    StoreGroupAdmin.layer(settings.retention)
+  ).pipe(
     Layer.provideMerge(StoreEventBus.layer(settings.limits)),
     Layer.provideMerge(Layer.mergeAll(TailFeed.layer, GroupDispatcher.layer(settings.groups))),
     Layer.provideMerge(GroupCommitAppender.layer(settings.appender)),

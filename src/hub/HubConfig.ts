@@ -205,7 +205,7 @@ const injected = /^HUB_(?:SERVICE_|PORT)/
 /** A name with one of these that nobody knows stops the start: it is a setting somebody believes in. */
 const ours = /^(?:HUB|JWT)_/
 /** Names that other programs may use as well. */
-const maybeOurs = /^(?:OUTBOX|LIMIT|GROUP)_/
+const maybeOurs = /^(?:OUTBOX|LIMIT|GROUP|RETENTION)_/
 
 export interface Configuration {
   readonly settings: HubSettings

@@ -1,6 +1,9 @@
 /** The numbers of a hub's configuration: how much, how many, how long. Each has its default in domain/Settings. */
+import { Result } from "effect"
+import { retryHorizonMs } from "../domain/Horizon.ts"
+import * as Rules from "../domain/Retention.ts"
 import * as Defaults from "../domain/Settings.ts"
-import type { Reader } from "./environment.ts"
+import { grouped, parseIntIn, type Reader, Wrong } from "./environment.ts"
 
 export interface HubLimits {
   readonly limits: Defaults.Limits
@@ -8,12 +11,94 @@ export interface HubLimits {
   readonly groups: Defaults.GroupSettings
   readonly appender: Defaults.AppenderSettings
   readonly drainer: Defaults.DrainerSettings
+  readonly retention: Defaults.RetentionSettings
 }
 
 const int32 = 2_147_483_647
 const hour = 3_600_000
 const day = 24 * hour
 const MiB = 1024 * 1024
+
+const parseRules = (text: string): ReadonlyArray<Rules.RetentionRule> | Wrong =>
+  Result.match(Rules.parseRules(text), {
+    onFailure: ({ message }) => new Wrong(message),
+    onSuccess: (rules) => rules
+  })
+
+const readRetention = (
+  read: Reader,
+  drainer: Defaults.DrainerSettings,
+  groups: Defaults.GroupSettings
+): Defaults.RetentionSettings => {
+  const { retention: r } = Defaults
+  const rules = read.parsed(
+    "RETENTION",
+    "What is kept for how long, such as `orders.**: age=7d count=1000000; **: age=90d`: [retention](retention.md).",
+    "everything, for ever",
+    parseRules,
+    r.rules
+  )
+  const minAgeMs = read.int(
+    "RETENTION_MIN_AGE_MS",
+    "Events younger than this are never trimmed. Less than 24 hours is meant for tests.",
+    [1, 3_650 * day],
+    r.minAgeMs
+  )
+  const intervalMs = read.int(
+    "RETENTION_INTERVAL_MS",
+    "The time between two looks at what may be trimmed.",
+    [10, day],
+    r.intervalMs ?? 60_000
+  )
+  const unusedGroupMs = read.int(
+    "GROUP_UNUSED_MS",
+    "A group without a member for this long is named in the log.",
+    [1, 3_650 * day],
+    r.unusedGroupMs
+  )
+  const expireGroupMs = read.parsed<number | undefined>(
+    "GROUP_EXPIRE_MS",
+    "A group without a member for this long is removed, with its positions.",
+    "never",
+    parseIntIn([1, 3_650 * day]),
+    undefined
+  )
+  const early = Rules.belowLeastAge(rules, minAgeMs)
+  if (early !== undefined) {
+    const least = Rules.formatDuration(minAgeMs)
+    read.wrong(
+      "RETENTION",
+      `'${Rules.formatRule(early)}' would trim events younger than ${least}; keep them for longer, or lower RETENTION_MIN_AGE_MS, which below 24 hours is meant for tests`
+    )
+  }
+  // Without a rule nothing is trimmed, and no retry can come too late.
+  if (rules.length > 0 || minAgeMs !== r.minAgeMs) {
+    const outboxMs = retryHorizonMs(
+      { ackTimeoutMs: drainer.leaseMs, maxAttempts: drainer.retry.maxAttempts },
+      drainer.retry
+    )
+    const groupMs = retryHorizonMs(groups, groups.backoff)
+    if (minAgeMs < outboxMs) {
+      read.wrong(
+        "RETENTION_MIN_AGE_MS",
+        `must not be less than ${grouped(outboxMs)}: for so long an outbox record may be tried, and its event has to be recognised; raise it, or lower OUTBOX_MAX_ATTEMPTS, OUTBOX_LEASE_MS or OUTBOX_RETRY_MAX_MS`
+      )
+    }
+    if (minAgeMs < groupMs) {
+      read.wrong(
+        "RETENTION_MIN_AGE_MS",
+        `must not be less than ${grouped(groupMs)}: for so long a group may retry an event; raise it, or lower GROUP_MAX_ATTEMPTS, GROUP_ACK_TIMEOUT_MS or GROUP_RETRY_MAX_MS`
+      )
+    }
+  }
+  if (expireGroupMs !== undefined && expireGroupMs < 3 * intervalMs) {
+    read.wrong(
+      "GROUP_EXPIRE_MS",
+      "must be at least three times RETENTION_INTERVAL_MS, since that is how often groups with members are marked as used"
+    )
+  }
+  return { ...r, rules, minAgeMs, intervalMs, unusedGroupMs, expireGroupMs }
+}
 
 export const readLimits = (read: Reader): HubLimits => {
   const { limits: l, gateway: g, groups: c, appender: a, drainer: d } = Defaults
@@ -195,7 +280,7 @@ export const readLimits = (read: Reader): HubLimits => {
     keyOrdered: c.keyOrdered,
     window: read.int(
       "GROUP_WINDOW",
-      "How far a group may be ahead of its oldest unacknowledged event.",
+      "Events of a topic that a group may have begun and not finished before it takes no new ones.",
       [16, 100_000],
       c.window
     ),
@@ -214,5 +299,5 @@ export const readLimits = (read: Reader): HubLimits => {
     read.wrong("GROUP_ACK_TIMEOUT_MS", "must not be more than LIMIT_ACK_TIMEOUT_MS")
   }
 
-  return { limits, gateway, groups, appender, drainer }
+  return { limits, gateway, groups, appender, drainer, retention: readRetention(read, drainer, groups) }
 }

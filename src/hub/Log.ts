@@ -73,9 +73,13 @@ export const formatJson = (options: Logger.Options<unknown>): string => {
   }
 }
 
+/** A field's text may come from anywhere: what would break the line, or hide it on a screen, is shown as in JSON. */
+const shownOf = (value: unknown): string =>
+  typeof value === "string" && /\p{Cc}/u.test(value) ? JSON.stringify(value) : textOf(value)
+
 const formatPretty = (options: Logger.Options<unknown>): string => {
   const { cause, fields, level, msg, time } = lineOf(options)
-  const shown = Object.entries(fields).map(([name, value]) => `${name}=${textOf(value)}`)
+  const shown = Object.entries(fields).map(([name, value]) => `${name}=${shownOf(value)}`)
   const label = level === "info" ? "" : `${level.toUpperCase()} `
   const head = [`${time.slice(11, 23)} ${label}${msg}`, ...shown].join("  ")
   return cause === undefined ? head : `${head}\n${cause}`

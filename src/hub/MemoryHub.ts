@@ -1,6 +1,6 @@
 /** The hub that forgets everything when it ends: for tests, for programs that embed it, for trying things out. */
 import { Layer } from "effect"
-import type { EventLimits } from "../domain/Event.ts"
+import * as Settings from "../domain/Settings.ts"
 import { instrument } from "../layers/core/instrument.ts"
 import * as RandomIds from "../layers/core/RandomIds.ts"
 import * as MemoryEventStore from "../layers/memory/MemoryEventStore.ts"
@@ -16,9 +16,12 @@ import type { TokenVerifier } from "../services/TokenVerifier.ts"
 import * as Hub from "./Hub.ts"
 import type { HubSettings } from "./HubConfig.ts"
 
-export const stores = (limits?: EventLimits): Layer.Layer<Hub.Stores> =>
+export const stores = ({
+  limits,
+  retention = Settings.retention
+}: Partial<Pick<HubSettings, "limits" | "retention">> = {}): Layer.Layer<Hub.Stores> =>
   Layer.mergeAll(
-    instrument(EventStore, MemoryEventStore.layer()),
+    instrument(EventStore, MemoryEventStore.layer({ retention })),
     instrument(GroupStore, MemoryGroupStore.layer),
     instrument(OutboxStore, MemoryOutboxStore.layer(limits))
   ).pipe(Layer.provideMerge(RandomIds.layer))
@@ -27,4 +30,4 @@ export const layer = <E>(
   verifier: Layer.Layer<TokenVerifier, E, Revocations>,
   settings: HubSettings
 ): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable> =>
-  Hub.layer(stores(settings.limits), verifier, settings)
+  Hub.layer(stores(settings), verifier, settings)

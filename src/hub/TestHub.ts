@@ -10,17 +10,24 @@ import * as MemoryGroupStore from "../layers/memory/MemoryGroupStore.ts"
 import * as MemoryOutboxStore from "../layers/memory/MemoryOutboxStore.ts"
 import * as Hub from "./Hub.ts"
 
-export const stores: Layer.Layer<Hub.Stores> = Layer.mergeAll(
-  MemoryEventStore.layer(),
-  MemoryGroupStore.layer,
-  MemoryOutboxStore.layer()
-).pipe(Layer.provideMerge(RandomIds.layerTest()))
+const storesWith = (retention: Settings.RetentionSettings): Layer.Layer<Hub.Stores> =>
+  Layer.mergeAll(
+    MemoryEventStore.layer({ retention }),
+    MemoryGroupStore.layer,
+    MemoryOutboxStore.layer()
+  ).pipe(Layer.provideMerge(RandomIds.layerTest()))
+
+export const stores: Layer.Layer<Hub.Stores> = storesWith(Settings.retention)
+
+/** Retention works when a test runs it, or by itself where an interval is given. */
+const retention: Settings.RetentionSettings = { ...Settings.retention, intervalMs: undefined }
 
 export const layer = (settings: Partial<Hub.BusSettings> = {}): Layer.Layer<Hub.Bus> =>
-  Hub.bus(stores, {
+  Hub.bus(storesWith(settings.retention ?? retention), {
     limits: Settings.limits,
     groups: Settings.groups,
     appender: Settings.appender,
     drainer: Settings.drainer,
+    retention,
     ...settings
   })

@@ -47,7 +47,7 @@ export class Wrong {
   }
 }
 
-const grouped = (n: number): string => n.toString().replaceAll(/(?<=\d)(?=(?:\d{3})+$)/g, ",")
+export const grouped = (n: number): string => n.toString().replaceAll(/(?<=\d)(?=(?:\d{3})+$)/g, ",")
 
 export const parseIntIn =
   ([min, max]: readonly [number, number]) =>

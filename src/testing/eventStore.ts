@@ -393,6 +393,47 @@ export const eventStoreSuite = <E>(
           expect(yield* store.trim({ topic: "a", upTo: 5 })).toBe(2)
         }))
 
+      test("counts the age from when an event was stored, whatever its publisher's clock says", (store) =>
+        Effect.gen(function* () {
+          const clocks = [Date.UTC(1970), Date.UTC(2999), -8.64e15, Date.UTC(1970)]
+          yield* store.append(clocks.map((ts, i) => record("a", `${i}`, null, { ts })))
+          expect(yield* store.trim({ topic: "a", upTo: 4 })).toBe(0)
+          expect(yield* store.readTime({ topic: "a", time: (yield* store.head("a"))!.storedAt })).toBe(0)
+          yield* advance(capabilities.minAgeMs + 10)
+          yield* store.append([record("a", "late", null, { ts: Date.UTC(1970) })])
+          expect(yield* store.trim({ topic: "a", upTo: 5 })).toBe(4)
+          expect((yield* readAll(store, "a")).map((item) => item.id)).toEqual(["late"])
+        }))
+
+      test("forgets any number at once, also while others append", (store) =>
+        Effect.gen(function* () {
+          const total = Math.ceil(2_500 * effort)
+          yield* store.append(records("a", total))
+          yield* advance(capabilities.minAgeMs + 10)
+          const [floor] = yield* Effect.all(
+            [
+              store.trim({ topic: "a", upTo: total - 7 }),
+              Effect.forEach(records("a", 50, total + 1), (item) => store.append([item]), { concurrency: 5 })
+            ],
+            { concurrency: "unbounded" }
+          )
+          expect(floor).toBe(total - 7)
+          const left = yield* readAll(store, "a")
+          expect(left.map((item) => item.seq)).toEqual(Array.from({ length: 57 }, (_, i) => total - 6 + i))
+          expect(yield* store.find({ topic: "a", ids: ["e1", `e${total}`] })).toEqual(
+            new Map([[`e${total}`, total]])
+          )
+        }))
+
+      test("forgets the id with the event: it may be used again", (store) =>
+        Effect.gen(function* () {
+          yield* store.append(records("a", 2))
+          yield* advance(capabilities.minAgeMs + 10)
+          yield* store.trim({ topic: "a", upTo: 1 })
+          const [again] = yield* store.append([record("a", "e1")])
+          expect(appended(again)).toMatchObject({ seq: 3, duplicate: false })
+        }))
+
       test("keeps the latest of each key", (store) =>
         Effect.gen(function* () {
           yield* store.append([

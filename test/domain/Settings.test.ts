@@ -1,9 +1,10 @@
 /** The defaults: the numbers that the protocol and the design promise, and that they fit one another. */
 import { describe, expect, it } from "@effect/vitest"
+import { retryHorizonMs } from "../../src/domain/Horizon.ts"
 import * as Retry from "../../src/domain/Retry.ts"
 import * as Settings from "../../src/domain/Settings.ts"
 
-const { appender, auth, drainer, gateway, groups, limits, retention } = Settings
+const { appender, auth, dedupe, drainer, gateway, groups, limits, retention } = Settings
 
 describe("Settings", () => {
   it("hold what clients were promised", () => {
@@ -58,6 +59,22 @@ describe("Settings", () => {
     expect(limits.maxAckTimeoutMs).toBeLessThan(retention.minAgeMs)
   })
 
+  it("remember what was handled for longer than a group may bring it again", () => {
+    expect(dedupe.keepMs).toBeGreaterThan(100 * retryHorizonMs(groups, groups.backoff))
+    // What is handled elsewhere is asked about again before the run there could be taken over, and not all the time.
+    expect(dedupe.maxDelayMs).toBeLessThan(dedupe.leaseMs)
+  })
+
+  it("let nothing go and remove no group by themselves", () => {
+    expect(retention).toMatchObject({
+      minAgeMs: 86_400_000,
+      rules: [],
+      intervalMs: 60_000,
+      unusedGroupMs: 604_800_000,
+      expireGroupMs: undefined
+    })
+  })
+
   it("let a member have its default credit and time-out, and the window hold more than one member's credit", () => {
     expect(groups.credit).toBeLessThanOrEqual(limits.maxCredit)
     expect(groups.ackTimeoutMs).toBeLessThanOrEqual(limits.maxAckTimeoutMs)
@@ -74,7 +91,8 @@ describe("Settings", () => {
       drainer,
       drainer.retry,
       auth,
-      retention
+      retention,
+      dedupe
     ].flatMap((settings) => Object.entries(settings).filter(([, value]) => typeof value === "number"))
     expect(numbers.length).toBeGreaterThan(30)
     expect(numbers.filter(([, value]) => !Number.isSafeInteger(value) || Number(value) <= 0)).toEqual([])

@@ -3,6 +3,8 @@ import { readFileSync } from "node:fs"
 import { Redacted, Result } from "effect"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
+import { retryHorizonMs } from "../../src/domain/Horizon.ts"
+import * as Retention from "../../src/domain/Retention.ts"
 import * as Settings from "../../src/domain/Settings.ts"
 import type { Problem } from "../../src/hub/environment.ts"
 import * as HubConfig from "../../src/hub/HubConfig.ts"
@@ -34,7 +36,8 @@ describe("an empty environment", () => {
       gateway: Settings.gateway,
       groups: Settings.groups,
       appender: Settings.appender,
-      drainer: Settings.drainer
+      drainer: Settings.drainer,
+      retention: Settings.retention
     })
   })
 
@@ -148,13 +151,85 @@ describe("numbers", () => {
   })
 })
 
+describe("retention", () => {
+  const messageOf = (env: Env): string => HubConfig.formatProblems(problemsOf(env))
+  /** The shortest retries there are. */
+  const hasty = {
+    OUTBOX_MAX_ATTEMPTS: "1",
+    OUTBOX_LEASE_MS: "1000",
+    GROUP_MAX_ATTEMPTS: "1",
+    GROUP_ACK_TIMEOUT_MS: "100"
+  }
+
+  it("is read", () => {
+    const { retention } = settingsOf({
+      RETENTION: "orders.**: age=7d; **: age=90d",
+      RETENTION_INTERVAL_MS: "5000",
+      GROUP_UNUSED_MS: "1000",
+      GROUP_EXPIRE_MS: "15000"
+    })
+    expect(retention).toEqual({
+      ...Settings.retention,
+      rules: Result.getOrThrow(Retention.parseRules("orders.**: age=7d; **: age=90d")),
+      intervalMs: 5_000,
+      unusedGroupMs: 1_000,
+      expireGroupMs: 15_000
+    })
+  })
+
+  it("that is wrong stops the start, and the line says where and what to do", () => {
+    expect(messageOf({ RETENTION: "a: age=7d; b: count=many" })).toBe(
+      "the configuration is wrong: RETENTION rule 2 (character 21): 'many' is no count; write a whole number from 1 on, such as 1000"
+    )
+  })
+
+  it("lets nothing go before the least age, which can be lowered", () => {
+    const message = messageOf({ RETENTION: "a: age=7d; b: age=23h" })
+    expect(message).toContain("RETENTION 'b: age=23h' would trim events younger than 1d; ")
+    expect(message).toContain("lower RETENTION_MIN_AGE_MS")
+    expect(namesOf({ RETENTION: "a: age=24h" })).toEqual([])
+    expect(namesOf({ RETENTION: "a: age=23h", RETENTION_MIN_AGE_MS: "82800000" })).toEqual([])
+    expect(namesOf({ RETENTION: "a: count=1", RETENTION_MIN_AGE_MS: "1000", ...hasty })).toEqual([])
+  })
+
+  it("lets nothing go as long as the outbox or a group may try again", () => {
+    const { drainer, groups } = Settings
+    const outboxMs = retryHorizonMs(
+      { ackTimeoutMs: drainer.leaseMs, maxAttempts: drainer.retry.maxAttempts },
+      drainer.retry
+    )
+    expect(namesOf({ RETENTION_MIN_AGE_MS: `${outboxMs}` })).toEqual([])
+    const early = messageOf({ RETENTION_MIN_AGE_MS: `${outboxMs - 1}` })
+    expect(early).toContain("RETENTION_MIN_AGE_MS must not be less than 3,811,500")
+    expect(early).toContain("OUTBOX_MAX_ATTEMPTS")
+
+    const groupMs = retryHorizonMs(groups, groups.backoff)
+    const fast = { OUTBOX_MAX_ATTEMPTS: "1" }
+    expect(namesOf({ ...fast, RETENTION_MIN_AGE_MS: `${groupMs}` })).toEqual([])
+    expect(messageOf({ ...fast, RETENTION_MIN_AGE_MS: `${groupMs - 1}` })).toContain("GROUP_MAX_ATTEMPTS")
+
+    // What may be tried for longer than a day asks for more than the default, where anything goes at all.
+    const slow = { OUTBOX_MAX_ATTEMPTS: "1000" }
+    expect(namesOf(slow)).toEqual([])
+    expect(namesOf({ ...slow, RETENTION: "a: age=90d" })).toEqual(["RETENTION_MIN_AGE_MS"])
+    expect(namesOf({ ...slow, RETENTION: "a: age=90d", RETENTION_MIN_AGE_MS: "864000000" })).toEqual([])
+  })
+
+  it("does not let groups expire between two looks at who is there", () => {
+    expect(namesOf({ GROUP_EXPIRE_MS: "180000" })).toEqual([])
+    expect(namesOf({ GROUP_EXPIRE_MS: "179999" })).toEqual(["GROUP_EXPIRE_MS"])
+  })
+})
+
 describe("names", () => {
   it("that look like settings and are none stop the start", () => {
     expect(namesOf({ HUB_PROT: "1", JWT_SECERT: "x" })).toEqual(["HUB_PROT", "JWT_SECERT"])
   })
 
   it("that others may use are only warned about", () => {
-    expect(warningsOf({ OUTBOX_URL: "x", GROUP_ID: "7", LIMIT_FOO: "1" })).toHaveLength(3)
+    expect(warningsOf({ OUTBOX_URL: "x", GROUP_ID: "7", LIMIT_FOO: "1", RETENTION_DAYS: "7" })).toHaveLength(
+      4
+    )
   })
 
   it("that Kubernetes injects, and those of the other verbs, are let through", () => {
@@ -182,7 +257,18 @@ it("whatever the environment holds, reading it ends, and names each wrong variab
   )
   const value = fc.oneof(
     fc.string(),
-    fc.constantFrom("0", "1", "memory:", "sqlite:x", "pretty", "0.0.0.0", secret, "https://a.example")
+    fc.constantFrom(
+      "0",
+      "1",
+      "memory:",
+      "sqlite:x",
+      "a: age=1d",
+      "a: age=1ms; b: count=",
+      "pretty",
+      "0.0.0.0",
+      secret,
+      "https://a.example"
+    )
   )
   fc.assert(
     fc.property(fc.dictionary(name, value, { noNullPrototype: true }), (env) => {
@@ -195,7 +281,8 @@ it("whatever the environment holds, reading it ends, and names each wrong variab
             OPS_PORT: 1,
             LIMIT_FRAME_BYTES: 1,
             GROUP_CREDIT: 1,
-            GROUP_ACK_TIMEOUT_MS: 1
+            GROUP_ACK_TIMEOUT_MS: 1,
+            RETENTION_MIN_AGE_MS: 1
           })
         ).toContain(problem.name)
       expect(HubConfig.formatProblems(problems)).not.toContain("\n")

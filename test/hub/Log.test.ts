@@ -79,4 +79,15 @@ describe("pretty", () => {
     )
     expect(linesOf("pretty", Effect.logWarning("careful"))[0]).toMatch(/^\S+ WARN careful$/)
   })
+
+  it("lets no field begin a line of its own", () => {
+    const forged = "k\n12:00:00.000 group removed  sub=nobody\u001b[2K"
+    const [line, ...more] = linesOf(
+      "pretty",
+      Effect.logInfo("group key released", { key: forged, nested: { forged } })
+    )
+    expect(more).toEqual([])
+    expect(line).not.toMatch(/\p{Cc}/u)
+    expect(line).toContain('key="k\\n12:00')
+  })
 })

@@ -23,6 +23,8 @@ export interface HubProcess {
   readonly ops: string
   readonly process: ChildProcess
   readonly lines: ReadonlyArray<LogLine>
+  /** The first line for which `is` holds; waits for it. */
+  readonly lineWhere: (is: (line: LogLine) => boolean) => Promise<LogLine>
   /** The token that an unconfigured hub prints. */
   readonly devToken: () => Promise<string>
   /** SIGTERM, and how it ended. */
@@ -99,6 +101,7 @@ export const startHub = async (env: Readonly<Record<string, string>> = {}): Prom
     ops: String(ready["ops"]),
     process: child,
     lines,
+    lineWhere,
     devToken: async () => String((await lineWhere((line) => "token" in line))["token"]),
     stop: end("SIGTERM"),
     kill: end("SIGKILL")

@@ -52,6 +52,8 @@ export const groupNacks = counter("event_hub_group_nacks_total", "Events refused
 
 export const deadLetters = counter("event_hub_dead_letters_total", "Events that groups gave up.")
 
+export const trimmed = counter("event_hub_events_trimmed_total", "Events that retention forgot.")
+
 export const outboxSent = counter("event_hub_outbox_sent_total", "Outbox records brought into the log.")
 
 export const outboxFailed = counter(

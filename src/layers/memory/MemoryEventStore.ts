@@ -11,7 +11,7 @@ import { type AppendResult, EventStore, TopicExists, type TopicInfo } from "../.
 import { Ids } from "../../services/Ids.ts"
 
 export interface Options {
-  readonly retention: Settings.RetentionSettings
+  readonly retention: Pick<Settings.RetentionSettings, "minAgeMs">
   /** Characters of a record's body that are still held. */
   readonly maxRecordLength: number
 }
@@ -108,11 +108,11 @@ export const make = Effect.fnUntraced(function* (options: Partial<Options> = {})
 
   const trim = (log: Log, upTo: number): number => {
     const youngest = clock.currentTimeMillisUnsafe() - retention.minAgeMs
-    while (log.floor < upTo && log.events.length > 1 && log.events[0]!.storedAt <= youngest) {
-      const gone = log.events.shift()!
-      log.floor = gone.seq
-      log.seqs.delete(gone.id)
-    }
+    const most = Math.min(upTo - log.floor, log.events.length - 1)
+    let count = 0
+    while (count < most && log.events[count]!.storedAt <= youngest) count++
+    for (const gone of log.events.splice(0, count)) log.seqs.delete(gone.id)
+    log.floor += count
     return log.floor
   }
 
@@ -124,8 +124,15 @@ export const make = Effect.fnUntraced(function* (options: Partial<Options> = {})
       Effect.sync(() => {
         const log = logs.get(topic)
         if (log === undefined) return 0
-        const first = log.events.find((record) => record.storedAt >= time)
-        return first === undefined ? head(log) : first.seq - 1
+        // Times never decrease within a topic: the first event that is young enough is found by halving.
+        let low = 0
+        let high = log.events.length
+        while (low < high) {
+          const mid = (low + high) >> 1
+          if (log.events[mid]!.storedAt >= time) high = mid
+          else low = mid + 1
+        }
+        return log.floor + low
       }),
     head: (topic) =>
       Effect.sync(() => {

@@ -13,7 +13,7 @@ import { SqliteDatabase } from "./SqliteDatabase.ts"
 import type { Statements } from "./statements.ts"
 
 export interface Options {
-  readonly retention: Settings.RetentionSettings
+  readonly retention: Pick<Settings.RetentionSettings, "minAgeMs">
   /** Characters of a record's body that are still held. */
   readonly maxRecordLength: number
 }

@@ -20,7 +20,7 @@ interface TopicRow {
 }
 
 /** How many events one trim forgets at most, so that it does not hold up the commits of others for long. */
-const trimChunk = 1_000
+const trimChunk = 500
 
 export const eventCommands = (statements: Statements) => {
   const topics = new Map<string, TopicState>()

@@ -117,7 +117,8 @@ describe("metrics", () => {
       limits: Settings.limits,
       groups: Settings.groups,
       appender: Settings.appender,
-      drainer: Settings.drainer
+      drainer: Settings.drainer,
+      retention: Settings.retention
     }
   )
 
