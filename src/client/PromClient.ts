@@ -4,7 +4,7 @@
  * - A publish has an id from the start. One that was not answered before the connection went is repeated with
  *   the same id on the next, and stays one event.
  * - A live subscription goes on behind the last event whose handler has ended, in each topic.
- * - A group's event is acknowledged when its handler ends, and refused when it throws.
+ * - A group's event is acknowledged when its handler ends, and refused when it throws; a `Nack` says how.
  */
 import type {
   DeliveryContext,
@@ -19,6 +19,7 @@ import type {
 } from "../protocol/Messages.ts"
 import { Connection, type ConnectionOptions, type ConnectionState, type TokenSource } from "./Connection.ts"
 import { type ClientErrorCode, HubError } from "./HubError.ts"
+import { refusalOf } from "./Nack.ts"
 import { Queue } from "./Queue.ts"
 
 export interface ClientOptions extends ConnectionOptions {
@@ -464,7 +465,9 @@ export class PromClient {
     } catch (error) {
       if (group !== undefined && isHeld()) {
         const reason = (error instanceof Error ? error.message : String(error)).slice(0, 1_000)
-        this.#connection.send({ op: "NACK", topic, group, id: event.id, reason })
+        // Of this delivery: a handler that outlived it must not refuse the next one, which may be this client's, too.
+        const about = { topic, group, id: event.id, attempt: ctx?.attempt }
+        this.#connection.send({ op: "NACK", ...about, reason, ...refusalOf(error) })
       }
       this.#tell(this.#options.onError, error)
     }

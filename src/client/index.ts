@@ -1,5 +1,6 @@
 /** The client SDK: for Node and browsers, without dependencies. */
 export { HubError, type ClientErrorCode } from "./HubError.ts"
+export { Nack, type Refusal } from "./Nack.ts"
 export {
   type ConnectionOptions,
   type ConnectionState,
@@ -15,4 +16,4 @@ export {
   type Published,
   type SubscribeOptions
 } from "./PromClient.ts"
-export type { DeliveryContext, From, Gap, PublishOptions, WireEvent } from "../protocol/Messages.ts"
+export type { DeliveryContext, From, Gap, NackMode, PublishOptions, WireEvent } from "../protocol/Messages.ts"

@@ -47,6 +47,26 @@ export interface Handled extends Event {
 /** A handler that fails with this gives the event up at once: it goes to the dead letters. */
 export class Poison extends Schema.TaggedError<Poison>()("Poison", { reason: Schema.String }) {}
 
+/**
+ * A handler that fails with this did not try: the event goes back without counting an attempt, and comes again
+ * after this time, in milliseconds. Handlers of the client may throw it, too; it knows it by `nack`.
+ */
+export class Release extends Schema.TaggedError<Release>()("Release", {
+  delayMs: Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)),
+  /** Why; nothing is wrong when there is none. */
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    const { cause } = this
+    const why = cause === undefined ? "" : `: ${cause instanceof Error ? cause.message : String(cause)}`
+    return `it was not tried, and comes again in ${this.delayMs} ms${why}`
+  }
+  /** How the client reads it (src/client/Nack). */
+  get nack(): { readonly mode: "release"; readonly delayMs: number } {
+    return { mode: "release", delayMs: this.delayMs }
+  }
+}
+
 export class EventBus extends Context.Service<
   EventBus,
   {
@@ -65,7 +85,7 @@ export class EventBus extends Context.Service<
     /**
      * Handles events as a member of a group, until it is interrupted: acknowledges those whose handler
      * succeeds, and refuses those whose handler fails, so that they come again after a back-off. An event
-     * may come more than once; `Poison` gives it up.
+     * may come more than once; `Poison` gives it up, and `Release` gives it back.
      */
     readonly consume: <E, R>(
       membership: {
@@ -76,7 +96,7 @@ export class EventBus extends Context.Service<
         /** Events handled at the same time. */
         readonly concurrency?: number
       },
-      handler: (event: Handled) => Effect.Effect<void, E | Poison, R>
+      handler: (event: Handled) => Effect.Effect<void, E | Poison | Release, R>
     ) => Effect.Effect<
       never,
       InvalidPattern | GroupConflict | GroupNotFound | UnrecoverablePosition | StoreUnavailable,

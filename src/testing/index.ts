@@ -1,4 +1,5 @@
 /** The contract suites: what every store must hold, whatever it is made of. They need vitest and @effect/vitest. */
+export * as dedupeStore from "./dedupeStore.ts"
 export * as eventStore from "./eventStore.ts"
 export * as groupStore from "./groupStore.ts"
 export * as outboxStore from "./outboxStore.ts"

@@ -24,7 +24,7 @@ const run = (name: string, ...args: ReadonlyArray<string>): string => {
   return stdout
 }
 
-const tested = ["consumer.ts", "embed.ts", "outbox-sqlite.ts"]
+const tested = ["consumer.ts", "embed.ts", "once-only-consumer.ts", "outbox-sqlite.ts"]
 
 it("every example is run here", () => {
   expect(
@@ -37,6 +37,18 @@ it("every example is run here", () => {
 it("embed: the services in a program of one's own", () => {
   expect(run("embed.ts")).toBe(
     'published as #1\nhandled orders.created #1: {"item":"a kettle"}\nhandled orders.paid #1: {"amount":40}\n'
+  )
+})
+
+it("once-only-consumer: what is delivered again is not handled again", () => {
+  expect(run("once-only-consumer.ts")).toBe(
+    "delivery 1: Error: the power went\n" +
+      "delivery 2: handled\n" +
+      "one delivery more: duplicate\n" +
+      "ann has -40\n" +
+      "bob has 40\n" +
+      "the bank was told of payment-1\n" +
+      "the bank is not told again\n"
   )
 })
 

@@ -11,6 +11,7 @@ import {
   type Publishable,
   type Published,
   type Received,
+  Release,
   type Trimmed
 } from "../../services/EventBus.ts"
 import type { AppendResult } from "../../services/EventStore.ts"
@@ -45,9 +46,11 @@ const answerOf = ({ attempt, record }: GroupEvent, exit: Exit.Exit<void, unknown
   const about = { topic: record.topic, ids: [record.id], attempt }
   if (Exit.isSuccess(exit)) return { _tag: "Ack", ...about }
   const error = Cause.squash(exit.cause)
-  return error instanceof Poison
-    ? { _tag: "Nack", ...about, mode: "poison", reason: error.reason }
-    : { _tag: "Nack", ...about, mode: "fail", reason: error instanceof Error ? error.message : String(error) }
+  if (error instanceof Poison) return { _tag: "Nack", ...about, mode: "poison", reason: error.reason }
+  const reason = error instanceof Error ? error.message : String(error)
+  return error instanceof Release
+    ? { _tag: "Nack", ...about, mode: "release", reason, delayMs: error.delayMs }
+    : { _tag: "Nack", ...about, mode: "fail", reason }
 }
 
 const make = Effect.fnUntraced(function* (limits: Event.EventLimits = Settings.limits) {

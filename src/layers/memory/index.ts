@@ -1,4 +1,5 @@
 /** Every store in memory: for tests, and for programs that may forget. */
+export * as MemoryDedupeStore from "./MemoryDedupeStore.ts"
 export * as MemoryEventStore from "./MemoryEventStore.ts"
 export * as MemoryGroupStore from "./MemoryGroupStore.ts"
 export * as MemoryOutboxStore from "./MemoryOutboxStore.ts"

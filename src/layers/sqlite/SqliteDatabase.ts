@@ -93,6 +93,12 @@ const failureOf = (error: unknown): WriterFailure => ({
       : undefined
 })
 
+/** Whether an error of `node:sqlite` is about the database and not about what was asked of it. */
+export const isUnavailable = (error: unknown): boolean => {
+  const { code } = failureOf(error)
+  return code !== undefined && unavailable.has(code)
+}
+
 const endProcess = (problem: string): void => {
   process.stderr.write(`event-hub: ${problem}\n`)
   process.exit(1)

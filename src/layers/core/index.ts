@@ -1,0 +1,2 @@
+/** What is made of services alone, and works over every store. */
+export { exactlyOnce, exactlyOncePromise, type OnceOptions } from "./exactlyOnce.ts"
