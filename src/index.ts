@@ -1,17 +1,21 @@
 /**
  * What programs use that embed event-hub: the pure domain by module, and the services.
  *
- * Layers for the services are in `event-hub/memory` and `event-hub/sqlite`, whole hubs in `event-hub/hub`.
+ * Layers for the services are in `event-hub/memory` and `event-hub/sqlite`, whole hubs in `event-hub/hub`; what is
+ * made of any of them is in `event-hub/core`.
  */
 export * as Claims from "./domain/Claims.ts"
 export * as DeadLetter from "./domain/DeadLetter.ts"
 export * as Event from "./domain/Event.ts"
 export * as Group from "./domain/Group.ts"
+export * as Horizon from "./domain/Horizon.ts"
 export * as Lag from "./domain/Lag.ts"
+export * as Letters from "./domain/Letters.ts"
 export * as Outbox from "./domain/Outbox.ts"
 export * as Policy from "./domain/Policy.ts"
 export * as Ranges from "./domain/Ranges.ts"
 export * as RateLimit from "./domain/RateLimit.ts"
+export * as RetentionRules from "./domain/Retention.ts"
 export * as Retry from "./domain/Retry.ts"
 export * as Session from "./domain/Session.ts"
 export * as Settings from "./domain/Settings.ts"
@@ -19,9 +23,11 @@ export * as Topic from "./domain/Topic.ts"
 
 export * from "./services/AccessControl.ts"
 export * from "./services/Appender.ts"
+export * from "./services/DedupeStore.ts"
 export * from "./services/EventBus.ts"
 export * from "./services/EventStore.ts"
 export * from "./services/Gateway.ts"
+export * from "./services/GroupAdmin.ts"
 export * from "./services/GroupDelivery.ts"
 export * from "./services/GroupStore.ts"
 export * from "./services/Ids.ts"
@@ -32,6 +38,7 @@ export * from "./services/OutboxDrainer.ts"
 export * from "./services/OutboxStore.ts"
 export * from "./services/Page.ts"
 export * from "./services/RateLimiter.ts"
+export * from "./services/Retention.ts"
 export * from "./services/Revocations.ts"
 export * from "./services/StoreUnavailable.ts"
 export * from "./services/TokenVerifier.ts"

@@ -133,19 +133,31 @@ export const decide = (policy: Policy, request: Request): Decision => {
 }
 
 /**
- * Decides on a subscription to a pattern, which stands for every topic it matches, now or later: a deny that
- * overlaps it denies, an allow has to cover it; an allow that covers only a part is skipped.
+ * Decides on a pattern, which stands for every topic it matches, now or later: a deny that overlaps it denies, an
+ * allow has to cover it; an allow that covers only a part is skipped.
  */
-export const decideSubscription = (policy: Policy, request: SubscriptionRequest): Decision => {
-  const wanted = Topic.parsePattern(request.pattern)
+const decidePattern = (
+  policy: Policy,
+  action: Request["action"],
+  { group, pattern }: SubscriptionRequest
+): Decision => {
+  const wanted = Topic.parsePattern(pattern)
   if (Result.isFailure(wanted)) return byDefault
   for (const rule of policy.rules) {
-    if (!appliesTo(rule, "subscribe", request.group)) continue
+    if (!appliesTo(rule, action, group)) continue
     const relates = rule.effect === "allow" ? Topic.covers : Topic.overlaps
     if (decides(rule, (pattern) => relates(pattern, wanted.success))) return decided(rule)
   }
   return byDefault
 }
+
+/** Decides on a subscription to a pattern, which has to be allowed for every topic that it matches. */
+export const decideSubscription = (policy: Policy, request: SubscriptionRequest): Decision =>
+  decidePattern(policy, "subscribe", request)
+
+/** Decides on a change to all topics that a pattern matches, such as one to a group that takes them. */
+export const decideAdministration = (policy: Policy, pattern: string): Decision =>
+  decidePattern(policy, "admin", { pattern })
 
 const forbidden = (action: Action, topic: string, group: string | undefined, denied: Denied): Forbidden =>
   new Forbidden({

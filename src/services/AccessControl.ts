@@ -14,5 +14,7 @@ export class AccessControl extends Context.Service<
     readonly decide: (claims: Claims, request: Request) => Decision
     /** About a pattern that somebody wants to subscribe. */
     readonly decideSubscription: (claims: Claims, request: SubscriptionRequest) => Decision
+    /** About a change to all topics of a pattern, such as one to a group that takes them. */
+    readonly decideAdministration: (claims: Claims, pattern: string) => Decision
   }
 >()("event-hub/services/AccessControl") {}

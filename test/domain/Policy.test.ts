@@ -203,6 +203,46 @@ describe("Policy", () => {
     })
   })
 
+  describe("on changes to all topics of a pattern", () => {
+    it("what is allowed for a pattern is allowed for every topic that it matches", () => {
+      let allowed = 0
+      fc.assert(
+        fc.property(policy, pattern, (policy, pattern) => {
+          if (Policy.decideAdministration(policy, pattern)._tag === "Denied") return
+          const matched = topics.filter((topic) => Topic.matches(pattern, topic))
+          if (matched.length > 0) allowed++
+          const denied = matched.filter(
+            (topic) => Policy.decide(policy, { action: "admin", topic })._tag === "Denied"
+          )
+          expect(denied).toEqual([])
+        }),
+        { numRuns: 3_000 }
+      )
+      expect(allowed).toBeGreaterThan(50)
+    })
+
+    it("a topic is decided on as itself", () => {
+      fc.assert(
+        fc.property(policy, fc.constantFrom(...topics), (policy, topic) => {
+          expect(Policy.decideAdministration(policy, topic)).toEqual(
+            Policy.decide(policy, { action: "admin", topic })
+          )
+        }),
+        { numRuns: 1_000 }
+      )
+    })
+
+    it("takes the right to administrate, all of it, and no deny within", () => {
+      const tag = (text: string, pattern: string) => Policy.decideAdministration(policyOf(text), pattern)._tag
+      expect(tag("allow admin a.**", "a.*")).toBe("Allowed")
+      expect(tag("allow admin a.b", "a.*")).toBe("Denied")
+      expect(tag("deny admin a.b\nallow admin a.**", "a.*")).toBe("Denied")
+      expect(tag("allow * **", "a.*")).toBe("Denied")
+      expect(tag("allow admin **", "$dead.g.a")).toBe("Denied")
+      expect(tag("allow admin **", "a.*x")).toBe("Denied")
+    })
+  })
+
   describe("as Effects", () => {
     const policy = policyOf("deny subscribe secrets.** group g\nallow subscribe **")
     const run = <A, E>(effect: Effect.Effect<A, E>) => Effect.runSync(Effect.result(effect))

@@ -47,6 +47,7 @@ const remember = () => {
 export const layer: Layer.Layer<AccessControl> = Layer.sync(AccessControl, () =>
   AccessControl.of({
     decide: remember(),
-    decideSubscription: (claims, request) => decideSubscription(claims.policy, request)
+    decideSubscription: (claims, request) => decideSubscription(claims.policy, request),
+    decideAdministration: (claims, pattern) => Policy.decideAdministration(claims.policy, pattern)
   })
 )

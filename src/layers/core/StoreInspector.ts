@@ -3,10 +3,11 @@ import { Clock, Effect, Layer } from "effect"
 import { deadLetterTopic } from "../../domain/DeadLetter.ts"
 import * as Event from "../../domain/Event.ts"
 import * as Group from "../../domain/Group.ts"
+import * as GroupView from "../../domain/GroupView.ts"
 import * as Lag from "../../domain/Lag.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
-import { EventStore } from "../../services/EventStore.ts"
+import { EventStore, type TopicInfo } from "../../services/EventStore.ts"
 import { GroupStore } from "../../services/GroupStore.ts"
 import { type Cursor, GroupNotOnTopic, Inspector, TopicNotFound } from "../../services/Inspector.ts"
 
@@ -31,13 +32,24 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
   const exactly = (topic: string, seq: number) =>
     Effect.map(firstFrom(topic, seq), (record) => (record?.seq === seq ? record : undefined))
 
-  /** As a group begins on a topic that it takes and has not met. */
-  const unmetState = (group: string, topic: string) =>
-    Effect.flatMap(groups.list, (registrations) =>
-      registrations.some((one) => one.group === group && Topic.matches(one.pattern, topic))
-        ? Effect.succeed(Group.initial("", 0))
-        : Effect.fail(new GroupNotOnTopic({ group, topic }))
-    )
+  /** The group as far as it concerns a topic. Whether it takes that is known by its patterns, or by its state. */
+  const registrationsOf = (group: string, topic: string, isMet: boolean) =>
+    Effect.flatMap(groups.list, (all) => {
+      const own = all.filter((one) => one.group === group)
+      const matching = own.filter(({ pattern }) => Topic.matches(pattern, topic))
+      const [first, ...others] = matching.length > 0 || !isMet ? matching : own
+      return first === undefined
+        ? Effect.fail(new GroupNotOnTopic({ group, topic }))
+        : Effect.succeed([first, ...others] as const)
+    })
+
+  /** What was stored lately. Only a topic that has not lost an event yet can be new. */
+  const arrivalsOf = ({ floor, head, topic }: TopicInfo, now: number) =>
+    Effect.gen(function* () {
+      const position = yield* store.readTime({ topic, time: now - Lag.arrivalWindowMs })
+      const first = position === 0 && floor === 0 ? yield* exactly(topic, 1) : undefined
+      return { events: Math.max(0, head - position), bornAt: first?.storedAt } satisfies Lag.Arrivals
+    })
 
   return Inspector.of({
     cursors: (topic) =>
@@ -61,7 +73,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
               seq: state.floor,
               lastId: last?.id ?? null,
               lastTs: last?.ts ?? null,
-              pending: Group.pending(state, head),
+              pending: GroupView.pending(state, head),
               inFlight: state.inFlight.size
             }
           })
@@ -71,25 +83,37 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     lag: ({ group, topic }) =>
       Effect.gen(function* () {
         const met = yield* groups.read({ group, topic })
-        const { head } = yield* headOf(topic)
-        const state = met ?? (yield* unmetState(group, topic))
-        const oldest = Group.oldestUnacked(state, head)
-        const [cursor, tail, unacked, dead] = yield* Effect.all([
+        const info = yield* headOf(topic)
+        const { head } = info
+        const registrations = yield* registrationsOf(group, topic, met !== undefined)
+        const history = yield* store.history
+        const [{ options, paused }] = registrations
+        // As a group begins on a topic that it takes and has not met.
+        const state = met ?? Group.initial("", 0)
+        const oldest = GroupView.oldestUnacked(state, head)
+        const now = yield* Clock.currentTimeMillis
+        const [cursor, tail, unacked, letters, arrivals] = yield* Effect.all([
           exactly(topic, state.floor),
           exactly(topic, head),
           oldest === undefined ? Effect.succeed(undefined) : firstFrom(topic, oldest),
-          store.head(deadLetterTopic(group, topic))
+          store.head(deadLetterTopic(group, topic)),
+          arrivalsOf(info, now)
         ])
         return Lag.lag({
           topic,
           group,
           state,
+          keyOrdered: options.keyOrdered,
+          paused,
+          sameHistory: registrations.some((one) => one.history === history),
           cursor: cursor === undefined ? undefined : markOf(cursor),
+          head,
           tail: tail === undefined ? undefined : markOf(tail),
           oldestStoredAt: unacked?.storedAt,
-          dead: dead === undefined ? 0 : dead.head - dead.floor,
+          letters,
+          arrivals,
           window: settings.window,
-          now: yield* Clock.currentTimeMillis
+          now
         })
       }),
 

@@ -1,98 +1,24 @@
 /**
- * The contract of the ops HTTP API: paths, parameters, answers, errors.
- *
- * Errors are problem documents (RFC 9457). Without a token the answer is 401; a topic that the token may not
- * subscribe is 403 whether it exists or not, so that names do not leak.
+ * The contract of the ops HTTP API: paths, parameters, answers, errors. What concerns consumer groups is in
+ * GroupsApi.
  */
-import { Context, Schema } from "effect"
+import { Schema } from "effect"
+import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import { Groups } from "./GroupsApi.ts"
 import {
-  HttpApi,
-  HttpApiEndpoint,
-  HttpApiError,
-  HttpApiGroup,
-  HttpApiMiddleware,
-  HttpApiSchema,
-  HttpApiSecurity,
-  OpenApi
-} from "effect/http-api"
-import type { Claims } from "../../domain/Claims.ts"
-
-// --- errors --------------------------------------------------------------------------------------------------
-
-const type = "about:blank"
-
-export class Unauthorized extends HttpApiError.Problem<Unauthorized>()("Unauthorized", {
-  type,
-  status: 401,
-  title: "Unauthorized"
-}) {}
-
-export class Forbidden extends HttpApiError.Problem<Forbidden>()("Forbidden", {
-  type,
-  status: 403,
-  title: "Forbidden"
-}) {}
-
-export class NotFound extends HttpApiError.Problem<NotFound>()("NotFound", {
-  type,
-  status: 404,
-  title: "Not Found"
-}) {}
-
-export class BadRequest extends HttpApiError.Problem<BadRequest>()("BadRequest", {
-  type,
-  status: 400,
-  title: "Bad Request"
-}) {}
-
-export class Unavailable extends HttpApiError.Problem<Unavailable>()("Unavailable", {
-  type,
-  status: 503,
-  title: "Service Unavailable"
-}) {}
-
-// --- middleware ----------------------------------------------------------------------------------------------
-
-/** Who asks. */
-export class CurrentClaims extends Context.Service<CurrentClaims, Claims>()(
-  "event-hub/layers/http/OpsApi/CurrentClaims"
-) {}
-
-export class Authorization extends HttpApiMiddleware.Service<
   Authorization,
-  { provides: CurrentClaims; requires: never }
->()("event-hub/layers/http/OpsApi/Authorization", {
-  security: { bearer: HttpApiSecurity.bearer },
-  error: [Unauthorized, Unavailable]
-}) {}
-
-/** Turns a request that does not fit the contract into a problem that names what is wrong. */
-export class Problems extends HttpApiMiddleware.Service<Problems>()("event-hub/layers/http/OpsApi/Problems", {
-  error: BadRequest
-}) {}
+  BadRequest,
+  Count,
+  EventJson,
+  Forbidden,
+  Limit,
+  NotFound,
+  Problems,
+  TopicName,
+  Unavailable
+} from "./OpsContract.ts"
 
 // --- shapes --------------------------------------------------------------------------------------------------
-
-const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
-
-const Limit = Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 1_000 }))
-
-const TopicName = Schema.String.annotate({ description: "A concrete topic." })
-
-export const EventJson = Schema.Struct({
-  id: Schema.String,
-  topic: Schema.String,
-  seq: Count,
-  ts: Schema.Finite,
-  storedAt: Schema.Finite,
-  payload: Schema.Unknown,
-  type: Schema.optionalKey(Schema.String),
-  key: Schema.optionalKey(Schema.String),
-  headers: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
-  tags: Schema.optionalKey(Schema.Array(Schema.String)),
-  caused_by: Schema.optionalKey(Schema.String),
-  sid: Schema.optionalKey(Schema.String)
-}).annotate({ identifier: "Event" })
 
 const Mark = Schema.Struct({
   seq: Count,
@@ -134,7 +60,12 @@ export const LagJson = Schema.Struct({
   deferred: Count,
   redelivered: Count,
   dead: Count,
-  stalled: Schema.NullOr(Schema.Literals(["window_full"]))
+  redriven: Count,
+  stalled: Schema.NullOr(Schema.Literals(["history", "paused", "window_full"])),
+  blockedKeys: Count,
+  ratePerSecond: Schema.NullOr(Schema.Finite),
+  arrivalPerSecond: Schema.Finite,
+  catchUpMs: Schema.NullOr(Count)
 }).annotate({ identifier: "Lag" })
 
 export const LatestPage = Schema.Struct({
@@ -184,7 +115,10 @@ export const Reads = HttpApiGroup.make("reads")
       query: { topic: TopicName, group: Schema.String },
       success: LagJson,
       error: readErrors
-    }).annotate(OpenApi.Description, "How far a consumer group is behind in a topic, and why."),
+    }).annotate(
+      OpenApi.Description,
+      "How far a consumer group is behind in a topic, why, and when it will have caught up."
+    ),
     HttpApiEndpoint.get("latestByKey", "/latest-by-key", {
       query: {
         topic: TopicName,
@@ -218,6 +152,7 @@ export const Health = HttpApiGroup.make("health").add(
 
 export class OpsApi extends HttpApi.make("event-hub")
   .add(Reads)
+  .add(Groups)
   .add(Health)
   .middleware(Problems)
   .annotateMerge(OpenApi.annotations({ title: "event-hub ops API", version: "1" })) {}

@@ -1,12 +1,11 @@
 /** The endpoints of OpsApi, over the services of the hub. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
-import { Effect, Layer, Metric, Redacted, Result, SchemaIssue } from "effect"
+import { Effect, Layer, Metric, Redacted, SchemaIssue } from "effect"
 import { HttpApiBuilder, HttpApiMiddleware } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
-import type { Claims } from "../../domain/Claims.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
-import { EventStore, type TopicInfo } from "../../services/EventStore.ts"
+import { EventStore } from "../../services/EventStore.ts"
 import { Gateway } from "../../services/Gateway.ts"
 import type { GroupNotOnTopic, TopicNotFound } from "../../services/Inspector.ts"
 import { Inspector } from "../../services/Inspector.ts"
@@ -14,28 +13,23 @@ import { OutboxDrainer } from "../../services/OutboxDrainer.ts"
 import { OutboxStore } from "../../services/OutboxStore.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { TokenVerifier } from "../../services/TokenVerifier.ts"
+import { OpsApi } from "./OpsApi.ts"
 import {
   Authorization,
   BadRequest,
   CurrentClaims,
-  Forbidden,
+  defaultLimit,
   NotFound,
-  OpsApi,
   Problems,
   Unauthorized,
-  Unavailable
-} from "./OpsApi.ts"
-
-/** Items of a page, unless the request says otherwise. */
-const defaultLimit = 100
-
-/** Topics of a look into the store that follows one which was not enough. */
-const scanSize = 1_000
+  Unavailable,
+  unavailable
+} from "./OpsContract.ts"
+import { makeRights } from "./rights.ts"
+import { visiblePage } from "./visiblePage.ts"
 
 /** Keys that one request may ask for. */
 const maxKeys = 1_000
-
-const unavailable = () => new Unavailable({ detail: "the store does not answer; try again" })
 
 const problemOf = (error: TopicNotFound | GroupNotOnTopic | StoreUnavailable): NotFound | Unavailable =>
   error._tag === "StoreUnavailable" ? unavailable() : new NotFound({ detail: error.message })
@@ -44,15 +38,26 @@ const problemOf = (error: TopicNotFound | GroupNotOnTopic | StoreUnavailable): N
 
 const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1()
 
+/** What a part of a request is called. */
+const slots: Readonly<Record<string, string>> = {
+  Query: "query parameter",
+  Params: "path parameter",
+  Payload: "body field"
+}
+
 /** A request that does not fit is answered with what does not fit, by name. */
 export const problems = HttpApiMiddleware.layerSchemaErrorTransform(Problems, (error) => {
-  const slot = error.kind === "Query" ? "query parameter" : error.kind.toLowerCase()
-  const details = formatIssues(error.cause.issue).issues.map(({ message, path }) => {
-    const [name] = path ?? []
-    const label = typeof name === "object" ? String(name.key) : String(name ?? "")
-    return message === "Missing key" ? `${slot} '${label}' is missing` : `${slot} '${label}': ${message}`
+  const slot = slots[error.kind] ?? error.kind.toLowerCase()
+  const details = formatIssues(error.cause.issue).issues.map(({ message, path = [] }) => {
+    const name = path.map((part) => String(typeof part === "object" ? part.key : part)).join(".")
+    if (name === "") return `the ${error.kind === "Payload" ? "body" : error.kind.toLowerCase()}: ${message}`
+    if (message === "Missing key") return `${slot} '${name}' is missing`
+    return message === "Expected no excess property"
+      ? `there is no ${slot} '${name}'`
+      : `${slot} '${name}': ${message}`
   })
-  return Effect.fail(new BadRequest({ detail: details.join("; ") }))
+  // What could be several things is wrong in each of them.
+  return Effect.fail(new BadRequest({ detail: [...new Set(details)].join("; ") }))
 })
 
 export const authorization = Layer.effect(
@@ -86,55 +91,9 @@ export const reads = HttpApiBuilder.group(
   OpsApi,
   "reads",
   Effect.fn(function* (handlers) {
-    const access = yield* AccessControl
+    const rights = makeRights(yield* AccessControl)
     const store = yield* EventStore
     const inspector = yield* Inspector
-
-    const mayRead = (claims: Claims, topic: string, group?: string): boolean =>
-      access.decide(claims, { action: "subscribe", topic, group })._tag === "Allowed"
-
-    /** Whoever may not read a topic learns nothing of it, not even whether it exists. */
-    const permit = (
-      topic: string,
-      group?: string
-    ): Effect.Effect<void, BadRequest | Forbidden, CurrentClaims> =>
-      Effect.gen(function* () {
-        const claims = yield* CurrentClaims
-        const parsed = Topic.parseTopic(topic)
-        if (Result.isFailure(parsed)) {
-          return yield* new BadRequest({ detail: `query parameter 'topic': ${parsed.failure.message}` })
-        }
-        if (mayRead(claims, topic) || (group !== undefined && mayRead(claims, topic, group))) return
-        return yield* new Forbidden({ detail: `no right to subscribe '${topic}'` })
-      })
-
-    const visibleTopics = (
-      claims: Claims,
-      pattern: Topic.Pattern,
-      after: string | undefined,
-      limit: number
-    ) =>
-      Effect.gen(function* () {
-        const found: Array<TopicInfo> = []
-        let next = after
-        // Mostly one look is enough. Where much is hidden, the next ones are long.
-        let size = limit + 1
-        do {
-          const page = yield* store.topics({
-            pattern,
-            limit: size,
-            ...(next === undefined ? {} : { after: next })
-          })
-          for (const info of page.items) {
-            if (!mayRead(claims, info.topic)) continue
-            if (found.length === limit) return { found, next: found.at(-1)!.topic }
-            found.push(info)
-          }
-          next = page.next
-          size = scanSize
-        } while (next !== undefined)
-        return { found, next: null }
-      })
 
     return handlers.handleAll({
       topics: ({ query }) =>
@@ -146,7 +105,13 @@ export const reads = HttpApiBuilder.group(
             (error) => new BadRequest({ detail: `query parameter 'pattern': ${error.message}` })
           )
           const { found, next } = yield* Effect.mapError(
-            visibleTopics(claims, pattern, after, limit),
+            visiblePage({
+              read: (page) => store.topics({ pattern, ...page }),
+              nameOf: ({ topic }) => topic,
+              show: (info) => (rights.mayRead(claims, info.topic) ? info : undefined),
+              after,
+              limit
+            }),
             unavailable
           )
           return { topics: found, next }
@@ -154,7 +119,7 @@ export const reads = HttpApiBuilder.group(
 
       cursors: ({ query: { topic } }) =>
         Effect.gen(function* () {
-          yield* permit(topic)
+          yield* rights.permitRead(topic)
           const cursors = yield* Effect.mapError(inspector.cursors(topic), problemOf)
           return { topic, cursors }
         }),
@@ -166,13 +131,13 @@ export const reads = HttpApiBuilder.group(
               detail: "query parameter 'group': a group's name is one topic segment"
             })
           }
-          yield* permit(topic, group)
+          yield* rights.permitRead(topic, group)
           return yield* Effect.mapError(inspector.lag({ topic, group }), problemOf)
         }),
 
       latestByKey: ({ query: { after, key: keys, limit = defaultLimit, topic } }) =>
         Effect.gen(function* () {
-          yield* permit(topic)
+          yield* rights.permitRead(topic)
           if (keys === undefined) {
             const page = { topic, limit, ...(after === undefined ? {} : { after }) }
             const { items, next, seq } = yield* Effect.mapError(inspector.latestByKey(page), problemOf)

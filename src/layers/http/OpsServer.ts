@@ -1,12 +1,14 @@
 /** The ops HTTP server: the API of OpsApi over the services of the hub, and the dashboard's page. */
 import { createServer } from "node:http"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Effect, Layer } from "effect"
+import { ByteSize, Effect, Layer } from "effect"
 import {
+  HttpIncomingMessage,
   HttpRouter,
   HttpServer,
   type HttpServerError,
   type HttpServerRequest,
+  HttpServerRespondable,
   HttpServerResponse,
   ProblemDetails
 } from "effect/http"
@@ -14,12 +16,14 @@ import { HttpApiBuilder } from "effect/http-api"
 import type { AccessControl } from "../../services/AccessControl.ts"
 import type { EventStore } from "../../services/EventStore.ts"
 import { CannotListen, Gateway } from "../../services/Gateway.ts"
+import type { GroupAdmin } from "../../services/GroupAdmin.ts"
 import type { Inspector } from "../../services/Inspector.ts"
 import { Ops } from "../../services/Ops.ts"
 import type { OutboxDrainer } from "../../services/OutboxDrainer.ts"
 import type { OutboxStore } from "../../services/OutboxStore.ts"
 import type { TokenVerifier } from "../../services/TokenVerifier.ts"
 import { makeAssets } from "./assets.ts"
+import { groups } from "./GroupsHandlers.ts"
 import { OpsApi } from "./OpsApi.ts"
 import { authorization, health, problems, reads } from "./OpsHandlers.ts"
 
@@ -33,7 +37,7 @@ export interface Options {
 const shutdownTimeout = "500 millis"
 
 const api = HttpApiBuilder.layer(OpsApi, { openapiPath: "/openapi.json" }).pipe(
-  Layer.provide([reads, health]),
+  Layer.provide([reads, groups, health]),
   Layer.provide([authorization, problems])
 )
 
@@ -45,26 +49,35 @@ const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.spl
 const notFound = (request: HttpServerRequest.HttpServerRequest) =>
   problem(404, "Not Found", `there is nothing at ${pathOf(request)}`)
 
-/** The API is read-only. */
-const paths = new Set<string>(
-  Object.values(OpsApi.groups).flatMap(({ endpoints }) => Object.values(endpoints).map(({ path }) => path))
+/** What can be asked for at which paths; `:name` stands for one segment. */
+const endpoints = Object.values(OpsApi.groups).flatMap(({ endpoints }) =>
+  Object.values(endpoints).map(({ method, path }) => ({
+    method,
+    path: new RegExp(`^${path.replace(/:[^/]+/g, "[^/]+")}$`)
+  }))
 )
 
-const notAllowed = (method: string) =>
-  HttpServerResponse.setHeader(
-    problem(405, "Method Not Allowed", `this is read with GET; ${method} does nothing here`),
+/** Something is there, and not for this method. */
+const notAllowed = (method: string, allowed: ReadonlyArray<string>) => {
+  const allow = allowed.flatMap((one) => (one === "GET" ? ["GET", "HEAD"] : [one])).join(", ")
+  return HttpServerResponse.setHeader(
+    problem(405, "Method Not Allowed", `this is for ${allow}; ${method} does nothing here`),
     "allow",
-    "GET, HEAD"
+    allow
   )
+}
+
+const answerOtherwise = (method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") =>
+  HttpRouter.add(method, "*", (request) => {
+    const path = pathOf(request)
+    const allowed = endpoints.filter((endpoint) => endpoint.path.test(path)).map(({ method }) => method)
+    return Effect.succeed(allowed.length === 0 ? notFound(request) : notAllowed(method, allowed))
+  })
 
 /** Whatever nothing else answers. HEAD is what GET would be. */
 const otherwise = Layer.mergeAll(
-  HttpRouter.add("GET", "*", (request) => Effect.succeed(notFound(request))),
-  ...(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const).map((method) =>
-    HttpRouter.add(method, "*", (request) =>
-      Effect.succeed(paths.has(pathOf(request)) ? notAllowed(method) : notFound(request))
-    )
-  )
+  answerOtherwise("GET"),
+  ...(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const).map(answerOtherwise)
 )
 
 /**
@@ -126,15 +139,40 @@ const page = Layer.unwrap(
   })
 )
 
-/** What every answer carries, whatever made it. */
-const headers = HttpRouter.middleware(
+/** The most that a body may have. */
+const maxBodySize = ByteSize.kibibytes(256)
+
+/** What is refused before an endpoint is asked. */
+const refusals: Readonly<Record<number, readonly [title: string, detail: string]>> = {
+  400: ["Bad Request", "the request cannot be read"],
+  413: ["Content Too Large", `a body has at most ${ByteSize.toNumberUnsafe(maxBodySize)} bytes`],
+  415: ["Unsupported Media Type", "a body is application/json"]
+}
+
+const isProblem = ({ headers }: HttpServerResponse.HttpServerResponse): boolean =>
+  headers["content-type"]?.startsWith("application/problem+json") === true
+
+/** What every answer carries, whatever made it; and each error is a problem document. */
+const answers = HttpRouter.middleware(
   (effect) =>
-    Effect.map(effect, (response) =>
-      HttpServerResponse.setHeaders(response, {
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-store",
-        ...(response.status === 401 ? { "www-authenticate": 'Bearer realm="event-hub"' } : {})
+    effect.pipe(
+      Effect.provideService(HttpIncomingMessage.MaxBodySize, maxBodySize),
+      // A body that cannot be read is a defect for whoever reads it, and knows what to answer.
+      Effect.catchDefect((defect) =>
+        HttpServerRespondable.isRespondable(defect)
+          ? HttpServerRespondable.toResponse(defect)
+          : Effect.die(defect)
+      ),
+      Effect.map((response) => {
+        const refusal = refusals[response.status]
+        const answer =
+          refusal === undefined || isProblem(response) ? response : problem(response.status, ...refusal)
+        return HttpServerResponse.setHeaders(answer, {
+          "x-content-type-options": "nosniff",
+          "referrer-policy": "no-referrer",
+          "cache-control": "no-store",
+          ...(response.status === 401 ? { "www-authenticate": 'Bearer realm="event-hub"' } : {})
+        })
       })
     ),
   { global: true }
@@ -162,7 +200,7 @@ export const layer = (
 ): Layer.Layer<
   Ops,
   CannotListen,
-  AccessControl | EventStore | Gateway | Inspector | OutboxDrainer | OutboxStore | TokenVerifier
+  AccessControl | EventStore | Gateway | GroupAdmin | Inspector | OutboxDrainer | OutboxStore | TokenVerifier
 > =>
   Layer.effect(
     Ops,
@@ -173,7 +211,7 @@ export const layer = (
     })
   ).pipe(
     Layer.provideMerge(
-      HttpRouter.serve(Layer.mergeAll(api, page, otherwise, headers), {
+      HttpRouter.serve(Layer.mergeAll(api, page, otherwise, answers), {
         disableLogger: true,
         disableListenLog: true
       })

@@ -73,6 +73,16 @@ describe("PolicyAccessControl", () => {
       { numRuns: 300 }
     ))
 
+  test("decides about changes to a pattern as the policy does", ({ decideAdministration }) =>
+    fc.assert(
+      fc.property(policy, pattern, (policy, pattern) => {
+        expect(decideAdministration(claims(policy), pattern)).toEqual(
+          Policy.decideAdministration(policy, pattern)
+        )
+      }),
+      { numRuns: 300 }
+    ))
+
   test("remembers nothing from one token to the next", ({ decide }) => {
     const about = { action: "subscribe", topic: "a" } as const
     expect(decide(scopes("subscribe:a"), about)._tag).toBe("Allowed")

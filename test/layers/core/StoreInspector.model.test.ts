@@ -6,7 +6,6 @@ import fc from "fast-check"
 import { deadLetterTopic } from "../../../src/domain/DeadLetter.ts"
 import * as Event from "../../../src/domain/Event.ts"
 import * as Group from "../../../src/domain/Group.ts"
-import * as Ranges from "../../../src/domain/Ranges.ts"
 import * as Settings from "../../../src/domain/Settings.ts"
 import * as StoreInspector from "../../../src/layers/core/StoreInspector.ts"
 import { Inspector } from "../../../src/services/Inspector.ts"
@@ -42,7 +41,14 @@ const life = fc.record({
 /** A state in which each event is where it should be; from the first `fresh` on the group has seen nothing. */
 const stateOf = (places: ReadonlyArray<Place>): Group.GroupState => {
   const next = places.includes("fresh") ? places.indexOf("fresh") + 1 : places.length + 1
-  const entry = { unanswered: 0, member: "m", key: undefined } as const
+  const entry = {
+    unanswered: 0,
+    member: "m",
+    key: undefined,
+    since: 0,
+    reason: "r",
+    letter: undefined
+  } as const
   const at = (wanted: Place) => places.slice(0, next - 1).flatMap((one, i) => (one === wanted ? [i + 1] : []))
   const acked = at("acked")
   let floor = 0
@@ -50,16 +56,12 @@ const stateOf = (places: ReadonlyArray<Place>): Group.GroupState => {
   return {
     ...Group.initial("g", floor),
     next,
-    acked: Ranges.addAll(
-      Ranges.empty,
-      acked.filter((seq) => seq > floor)
-    ),
     inFlight: new Map(at("inFlight").map((seq) => [seq, { ...entry, attempt: 1, deadline: 9 }])),
     waiting: new Map<number, Group.Waiting>([
       ...at("waiting").map((seq) => [seq, { ...entry, attempt: 0, notBefore: 9 }] as const),
       ...at("retried").map((seq) => [seq, { ...entry, attempt: 2, notBefore: 9 }] as const)
     ]),
-    dying: new Map(at("dying").map((seq) => [seq, { ...entry, attempt: 3, reason: "r" }]))
+    dying: new Map(at("dying").map((seq) => [seq, { ...entry, attempt: 3 }]))
   }
 }
 
@@ -82,7 +84,7 @@ describe("StoreInspector", () => {
           const registration = {
             wanted: {},
             defaults: Settings.groups,
-            history: "h",
+            history: yield* log.history,
             generation: "g",
             positions: new Map()
           }
@@ -121,7 +123,18 @@ describe("StoreInspector", () => {
             deferred: 0,
             redelivered: count("retried"),
             dead,
-            stalled: state.next <= head && state.next - state.floor > window ? "window_full" : null
+            redriven: 0,
+            stalled:
+              state.next <= head && count("inFlight", "waiting", "retried", "dying") >= window
+                ? "window_full"
+                : null,
+            blockedKeys: 0,
+            ratePerSecond: null,
+            // All of it came within the last 30 s; one that has lost events may be older than that.
+            arrivalPerSecond:
+              (stored.length * 1_000) /
+              (stored[0]!.seq > 1 ? 30_000 : Math.max(1_000, now - stored[0]!.storedAt)),
+            catchUpMs: pending === 0 ? 0 : null
           }
           expect(yield* inspector.lag({ topic: "a", group: "met" })).toEqual(expected)
           expect(yield* inspector.lag({ topic: "a", group: "unmet" })).toMatchObject({

@@ -1,6 +1,7 @@
 /** What the Inspector asks of the stores: the same at any number of events, and no more than it answers. */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
 import { deadLetterTopic } from "../../../src/domain/DeadLetter.ts"
 import * as Group from "../../../src/domain/Group.ts"
 import * as Settings from "../../../src/domain/Settings.ts"
@@ -14,20 +15,36 @@ const layer = StoreInspector.layer().pipe(Layer.provideMerge(TestStores.layer())
 
 const topic = "orders"
 
+const entry = {
+  attempt: 1,
+  unanswered: 0,
+  member: "m",
+  key: undefined,
+  since: 0,
+  reason: "",
+  letter: undefined
+} satisfies Group.Entry
+
 /** A group that has acknowledged everything up to `floor`. */
 const reach = (trouble: Trouble["Service"], group: string, floor: number) =>
   trouble.groups.modify({ group, topic }, () => [undefined, Group.initial("g", floor)])
 
-const register = ({ groups }: Trouble["Service"], group: string, pattern = topic) =>
-  groups.register({
-    group,
-    pattern,
-    wanted: {},
-    defaults: Settings.groups,
-    history: "h",
-    generation: "g",
-    positions: new Map()
-  })
+const register = (
+  { groups, log }: Trouble["Service"],
+  group: string,
+  more: { readonly pattern?: string; readonly history?: string; readonly keyOrdered?: boolean } = {}
+) =>
+  Effect.flatMap(log.history, (history) =>
+    groups.register({
+      group,
+      pattern: more.pattern ?? topic,
+      wanted: more.keyOrdered === undefined ? {} : { keyOrdered: more.keyOrdered },
+      defaults: Settings.groups,
+      history: more.history ?? history,
+      generation: "g",
+      positions: new Map()
+    })
+  )
 
 const append = ({ log }: Trouble["Service"], from: number, to: number, keys: number) =>
   log.append(
@@ -50,7 +67,11 @@ describe("the calls that it makes to the stores", () => {
       yield* reach(trouble, "done", events)
       yield* trouble.groups.modify({ group: "scattered", topic }, () => [
         undefined,
-        { ...Group.initial("g", 2), next: events + 1, acked: [[4, events - 1]] }
+        {
+          ...Group.initial("g", 2),
+          next: events + 1,
+          waiting: new Map([3, events].map((seq) => [seq, { ...entry, notBefore: 0 }]))
+        }
       ])
       const before = trouble.calls.length
       yield* question(yield* Inspector)
@@ -80,8 +101,8 @@ describe("the calls that it makes to the stores", () => {
         const many = yield* asked(20_000, question)
         expect(many).toEqual(few)
         expect(few.length).toBeGreaterThan(0)
-        expect(few.length).toBeLessThanOrEqual(7)
-        for (const call of few.filter((one) => one.startsWith("EventStore.read"))) {
+        expect(few.length).toBeLessThanOrEqual(10)
+        for (const call of few.filter((one) => one.split(" ")[0] === "EventStore.read")) {
           expect(call).toBe("EventStore.read limit 1")
         }
       })
@@ -126,6 +147,119 @@ it.effect("dead letters that were trimmed are not counted any more", () =>
     expect((yield* inspector.lag({ topic, group: "g" })).dead).toBe(3)
     yield* trouble.log.trim({ topic: letters, upTo: 2 })
     expect((yield* inspector.lag({ topic, group: "g" })).dead).toBe(1)
+  }).pipe(Effect.provide(layer))
+)
+
+it.effect("dead letters that came back are not dead any more", () =>
+  Effect.gen(function* () {
+    const trouble = yield* Trouble
+    const inspector = yield* Inspector
+    yield* register(trouble, "g")
+    yield* append(trouble, 1, 5, 1)
+    yield* trouble.log.append([1, 2, 3, 4].map((n) => record(deadLetterTopic("g", topic), `dead-${n}`)))
+    yield* trouble.groups.modify({ group: "g", topic }, () => [
+      undefined,
+      {
+        ...Group.initial("g", 5),
+        waiting: new Map([[3, { ...entry, letter: 3, notBefore: 0 }]]),
+        redrive: { plans: [], letters: [[2, 3]] }
+      }
+    ])
+    expect(yield* inspector.lag({ topic, group: "g" })).toMatchObject({
+      dead: 2,
+      redriven: 1,
+      waiting: 1,
+      pending: 0
+    })
+  }).pipe(Effect.provide(layer))
+)
+
+describe("why a group is stalled", () => {
+  const stalled = (group: string) =>
+    Effect.gen(function* () {
+      const inspector = yield* Inspector
+      return (yield* inspector.lag({ topic, group })).stalled
+    })
+
+  it.effect("somebody paused it, until somebody lets it go on", () =>
+    Effect.gen(function* () {
+      const trouble = yield* Trouble
+      yield* register(trouble, "g")
+      yield* append(trouble, 1, 5, 1)
+      expect(yield* stalled("g")).toBeNull()
+      yield* trouble.groups.setPaused("g", true)
+      expect(yield* stalled("g")).toBe("paused")
+      yield* trouble.groups.setPaused("g", false)
+      expect(yield* stalled("g")).toBeNull()
+    }).pipe(Effect.provide(layer))
+  )
+
+  it.effect("the store was put back, or is another one; a pattern of this life is enough", () =>
+    Effect.gen(function* () {
+      const trouble = yield* Trouble
+      yield* register(trouble, "foreign", { history: "another" })
+      yield* register(trouble, "ahead")
+      yield* append(trouble, 1, 5, 1)
+      yield* reach(trouble, "ahead", 6)
+      expect([yield* stalled("foreign"), yield* stalled("ahead")]).toEqual(["history", "history"])
+      yield* append(trouble, 6, 6, 1)
+      expect(yield* stalled("ahead")).toBeNull()
+      yield* register(trouble, "foreign", { pattern: "elsewhere" })
+      expect(yield* stalled("foreign")).toBe("history")
+      yield* register(trouble, "foreign", { pattern: "**" })
+      expect(yield* stalled("foreign")).toBeNull()
+    }).pipe(Effect.provide(layer))
+  )
+})
+
+it.effect("how fast events come in, and when a group has caught up", () =>
+  Effect.gen(function* () {
+    const trouble = yield* Trouble
+    const inspector = yield* Inspector
+    yield* register(trouble, "g")
+    yield* append(trouble, 1, 50, 1)
+    const lag = inspector.lag({ topic, group: "g" })
+    // A new topic is measured over its life.
+    yield* TestClock.adjust(10_000)
+    expect(yield* lag).toMatchObject({ arrivalPerSecond: 5, ratePerSecond: null, catchUpMs: null })
+    yield* trouble.groups.modify({ group: "g", topic }, () => [
+      undefined,
+      { ...Group.initial("g", 30), pace: [{ at: 0, done: 0 }] }
+    ])
+    expect(yield* lag).toMatchObject({ arrivalPerSecond: 5, ratePerSecond: 3, catchUpMs: null })
+    yield* TestClock.adjust(20_001)
+    yield* append(trouble, 51, 80, 1)
+    expect(yield* lag).toMatchObject({ arrivalPerSecond: 1, pending: 50 })
+    yield* trouble.groups.modify({ group: "g", topic }, () => [
+      undefined,
+      { ...Group.initial("g", 70), pace: [{ at: 20_001, done: 40 }] }
+    ])
+    expect(yield* lag).toMatchObject({ arrivalPerSecond: 1, ratePerSecond: 3, pending: 10, catchUpMs: 5_000 })
+    yield* TestClock.adjust(60_000)
+    expect(yield* lag).toMatchObject({ arrivalPerSecond: 0 })
+  }).pipe(Effect.provide(layer))
+)
+
+it.effect("keys are blocked only in a group that keeps their order", () =>
+  Effect.gen(function* () {
+    const trouble = yield* Trouble
+    const inspector = yield* Inspector
+    yield* append(trouble, 1, 5, 1)
+    yield* register(trouble, "ordered", { keyOrdered: true })
+    yield* register(trouble, "free")
+    for (const group of ["ordered", "free"]) {
+      yield* trouble.groups.modify({ group, topic }, () => [
+        undefined,
+        {
+          ...Group.initial("g", 0),
+          next: 6,
+          waiting: new Map([[1, { ...entry, key: "key-0", notBefore: 0 }]]),
+          deferred: new Map([["key-0", { seqs: [2], from: 3, unlisted: 3 }]])
+        }
+      ])
+    }
+    expect(yield* inspector.lag({ topic, group: "ordered" })).toMatchObject({ blockedKeys: 1, deferred: 4 })
+    expect(yield* inspector.lag({ topic, group: "free" })).toMatchObject({ blockedKeys: 0 })
   }).pipe(Effect.provide(layer))
 )
 

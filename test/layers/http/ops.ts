@@ -25,10 +25,22 @@ export const ask = async (hub: HubProcess, path: string, init?: RequestInit): Pr
   answerOf(await fetch(hub.ops + path, init))
 
 /** With a token; one for everything, unless it is said otherwise. */
-export const askAs = async (hub: HubProcess, token: string | TokenOptions, path: string): Promise<Answer> => {
+export const askAs = async (
+  hub: HubProcess,
+  token: string | TokenOptions,
+  path: string,
+  init: RequestInit = {}
+): Promise<Answer> => {
   const bearer = typeof token === "string" ? token : await tokenFor(token)
-  return ask(hub, path, { headers: { authorization: `Bearer ${bearer}` } })
+  return ask(hub, path, { ...init, headers: { ...init.headers, authorization: `Bearer ${bearer}` } })
 }
+
+/** A body of JSON. */
+export const json = (body: unknown): RequestInit => ({
+  method: "POST",
+  headers: { "content-type": "application/json" },
+  body: JSON.stringify(body)
+})
 
 /** What a 200 with JSON says. */
 export const read = async (hub: HubProcess, path: string, token: TokenOptions = {}): Promise<unknown> => {

@@ -20,7 +20,8 @@ const buggyAccess = Layer.succeed(AccessControl, {
     if (topic === "bug") throw new Error(secretOfTheBug)
     return { _tag: "Allowed", rule: policy.rules[0]! }
   },
-  decideSubscription: ({ policy }) => ({ _tag: "Allowed", rule: policy.rules[0]! })
+  decideSubscription: ({ policy }) => ({ _tag: "Allowed", rule: policy.rules[0]! }),
+  decideAdministration: () => ({ _tag: "Denied", rule: undefined, reason: "no_rule_matches" })
 })
 
 it("a bug met by a message costs its connection, with an id that stands in the log, and no other", async () => {
