@@ -161,12 +161,12 @@ export const failResult = (
     })
   )
 
-/** Gives the record back as if it had not been claimed: the attempt does not count. */
+/** Gives the record back as if it had not been claimed: the attempt does not count. It may have to wait. */
 export const releaseResult = (
   record: OutboxRecord,
-  by: { readonly token: string }
+  by: { readonly token: string; readonly notBefore?: number | undefined }
 ): Transition<LeaseLost | NotClaimed> =>
-  held(record, by.token, () => to(record, { attempts: record.attempts - 1, state: pending() }))
+  held(record, by.token, () => to(record, { attempts: record.attempts - 1, state: pending(by.notBefore) }))
 
 /** The lease ran out without a word. The attempt counts; after the last one the record is given up. */
 export const expireResult = (

@@ -98,8 +98,14 @@ export class OutboxStore extends Context.Service<
     /** These attempts failed; each record waits, or is dead. Its successors stay behind it while it waits. */
     readonly fail: (failures: ReadonlyArray<OutboxFailure>) => Effect.Effect<Settled, StoreUnavailable>
 
-    /** Gives claims back as if they had not been made: the attempts do not count. */
-    readonly release: (claims: ReadonlyArray<OutboxClaim>) => Effect.Effect<Settled, StoreUnavailable>
+    /**
+     * Gives claims back as if they had not been made: the attempts do not count. With `retryInMs` they wait for so
+     * long, by the store's clock, and hold up nothing but their own keys meanwhile.
+     */
+    readonly release: (
+      claims: ReadonlyArray<OutboxClaim>,
+      options?: { readonly retryInMs: number }
+    ) => Effect.Effect<Settled, StoreUnavailable>
 
     /** Takes back claims whose lease has ended. The attempt counts; after the last one the record is dead. */
     readonly requeueExpired: (by: {

@@ -354,6 +354,22 @@ export const outboxStoreSuite = <E>(
           yield* store.release(yield* claim(store))
           expect((yield* claim(store))[0]!.attempts).toBe(1)
         }))
+
+      test("a claim that is released for later waits without counting, and holds up its key alone", (store) =>
+        Effect.gen(function* () {
+          yield* addAll(store, ["a1", "a2"], { key: "a" })
+          yield* add(store, "b1", { key: "b" })
+          const [a1] = yield* claim(store, { limit: 1 })
+          expect((yield* store.release([a1!], { retryInMs: 100 })).marked).toBe(1)
+          expect((yield* store.release([a1!], { retryInMs: 100 })).marked).toBe(0)
+          expect(idsOf(yield* claim(store))).toEqual(["b1"])
+          expect(yield* states(store)).toMatchObject({ a1: "Pending", a2: "Blocked" })
+          yield* advance(150)
+          const again = yield* claim(store)
+          expect(again.map((one) => [one.event.id, one.attempts])).toEqual([["a1", 1]])
+          yield* store.markSent(again)
+          expect(idsOf(yield* claim(store))).toEqual(["a2"])
+        }))
     })
 
     describe("for people", () => {

@@ -3,13 +3,13 @@
  *
  * A store that does not answer is nobody's fault: those claims are given back, and the attempt does not count.
  * What the log refuses although it takes others counts, waits with back-off, and is dead after the last attempt;
- * the rest of its key stays behind it.
+ * the rest of its key stays behind it. Nothing that is refused holds up others: it leaves the front of the outbox.
  */
 import { Clock, Effect, Layer, Queue, Random, Schedule, Stream } from "effect"
 import * as Retry from "../../domain/Retry.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Appender, type Overloaded } from "../../services/Appender.ts"
-import type { NotAppended } from "../../services/EventStore.ts"
+import type { AppendResult, NotAppended } from "../../services/EventStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { type DrainerStatus, OutboxDrainer } from "../../services/OutboxDrainer.ts"
 import { type OutboxClaim, type OutboxFailure, OutboxStore } from "../../services/OutboxStore.ts"
@@ -23,6 +23,12 @@ const pauseAfterFailure = Schedule.min([Schedule.exponential("100 millis"), Sche
 const finishTimeout = "3 seconds"
 
 const purgeInterval = "1 minute"
+
+/** How long the records of a topic that the log does not take are left alone: longer each time. */
+const rest = { firstMs: 50, factor: 4, longestMs: 5_000 }
+
+/** Batches in a row of which the log takes nothing, before the drainer waits for its interval. */
+const maxFruitless = 100
 
 const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = Settings.drainer) {
   const outbox = yield* OutboxStore
@@ -55,25 +61,85 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   const settled = <A>(effect: Effect.Effect<A, StoreUnavailable>) =>
     effect.pipe(Effect.tapError(note), Effect.retry(pauseAfterFailure))
 
+  /**
+   * Appends claims, those included that stood behind one which is too large for the log: nothing is wrong with them.
+   * One is tried at first and twice as many each time, since what is too large seldom comes alone.
+   */
+  const append = (claims: ReadonlyArray<OutboxClaim>) =>
+    Effect.gen(function* () {
+      const eventsOf = (some: ReadonlyArray<number>) => some.map((i) => claims[i]!.event)
+      const results: Array<AppendResult> = [...(yield* appender.append(claims.map(({ event }) => event)))]
+      const passed = new Set<string>()
+      const isBehind = (i: number) => {
+        const result = results[i]!
+        return result._tag === "NotAppended" && result.reason === "behind_refused" && passed.has(result.topic)
+      }
+      let count = 1
+      for (let tried: ReadonlyArray<number> = results.map((_, i) => i); ; count *= 2) {
+        for (const i of tried) {
+          const result = results[i]!
+          if (result._tag === "Appended" || result.reason === "behind_refused") continue
+          if (result.reason === "too_large") {
+            passed.add(result.topic)
+            count = 1
+          } else passed.delete(result.topic)
+        }
+        tried = results.flatMap((_, i) => (isBehind(i) ? [i] : [])).slice(0, count)
+        if (tried.length === 0) return results
+        const more = yield* appender.append(eventsOf(tried))
+        tried.forEach((i, n) => (results[i] = more[n]!))
+      }
+    })
+
+  /** Topics that the log does not take at the moment. */
+  const resting = new Map<string, { readonly forMs: number; readonly until: number }>()
+
+  /** How long from now on nobody has to ask for these again. */
+  const restOf = (claims: ReadonlyArray<OutboxClaim>): number => {
+    const now = clock.currentTimeMillisUnsafe()
+    let longest = 0
+    for (const topic of new Set(claims.map(({ event }) => event.topic))) {
+      let known = resting.get(topic)
+      if (known === undefined || known.until <= now) {
+        const forMs = known === undefined ? rest.firstMs : Math.min(rest.longestMs, rest.factor * known.forMs)
+        known = { forMs, until: now + forMs }
+        resting.set(topic, known)
+      }
+      longest = Math.max(longest, known.until - now)
+    }
+    return longest
+  }
+
+  /** Answers how many it got done with, for now: sent or failed. */
   const deliver = (claims: ReadonlyArray<OutboxClaim>) =>
     Effect.gen(function* () {
-      const results = yield* appender
-        .append(claims.map((claim) => claim.event))
-        .pipe(Effect.tapError(() => settled(outbox.release(claims))))
+      const results = yield* append(claims).pipe(Effect.tapError(() => settled(outbox.release(claims))))
       const isAtWork = results.some((result) => result._tag === "Appended")
       const sent: Array<OutboxClaim> = []
       const failed: Array<OutboxFailure> = []
       const untried: Array<OutboxClaim> = []
+      /** Behind another one of their key that waits: they need no time of their own. */
+      const behind: Array<OutboxClaim> = []
+      const lines = new Set<string>()
       results.forEach((result, i) => {
         const claim = claims[i]!
-        if (result._tag === "Appended") sent.push(claim)
-        else if (result.reason === "too_large" || (result.reason === "unavailable" && isAtWork)) {
-          failed.push(failureOf(claim, result.reason))
-        } else untried.push(claim)
+        const { key, topic } = claim.event
+        if (result._tag === "Appended") {
+          sent.push(claim)
+          resting.delete(topic)
+        } else if (result.reason === "too_large") failed.push(failureOf(claim, result.reason))
+        else {
+          const line = `${topic} ${key}`
+          if (result.reason === "unavailable" && isAtWork) failed.push(failureOf(claim, result.reason))
+          else if (lines.has(line)) behind.push(claim)
+          else untried.push(claim)
+          if (key !== undefined) lines.add(line)
+        }
       })
       const marked = sent.length > 0 ? yield* settled(outbox.markSent(sent)) : { marked: 0, lost: [] }
       if (failed.length > 0) yield* settled(outbox.fail(failed))
-      if (untried.length > 0) yield* settled(outbox.release(untried))
+      if (untried.length > 0) yield* settled(outbox.release(untried, { retryInMs: restOf(untried) }))
+      if (behind.length > 0) yield* settled(outbox.release(behind))
       recorder.add(metrics.outboxSent, marked.marked)
       recorder.add(metrics.outboxFailed, failed.length)
       status = {
@@ -82,7 +148,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
         lost: status.lost + marked.lost.length,
         failed: status.failed + failed.length
       }
-      return untried.length
+      return sent.length + failed.length
     })
 
   const claim = outbox.claimBatch({ limit: settings.batchSize, leaseMs: settings.leaseMs, worker })
@@ -92,13 +158,11 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   let busy = false
   let whenIdle: (() => void) | undefined
 
-  /** One batch. True: there may be more. */
+  /** One batch, and how many it got done with; none: nothing is due. */
   const batch = Effect.suspend(() => {
     busy = true
     return Effect.flatMap(claim, (claims) =>
-      claims.length === 0
-        ? Effect.succeed(false)
-        : Effect.map(deliver(claims), (untried) => untried < claims.length)
+      claims.length === 0 ? Effect.succeed(undefined) : deliver(claims)
     )
   }).pipe(
     Effect.ensuring(
@@ -118,10 +182,14 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
     return outbox.requeueExpired({ maxAttempts: settings.retry.maxAttempts })
   })
 
-  /** Until nothing is due. */
+  /** Until nothing is due, or the log takes nothing. */
   const drain = Effect.gen(function* () {
-    do yield* requeue
-    while (!stopping && (yield* batch))
+    for (let fruitless = 0; fruitless < maxFruitless;) {
+      yield* requeue
+      const done = stopping ? undefined : yield* batch
+      if (done === undefined) return
+      fruitless = done > 0 ? 0 : fruitless + 1
+    }
   })
 
   const round = drain.pipe(

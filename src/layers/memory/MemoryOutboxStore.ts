@@ -156,14 +156,16 @@ export const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.
             Outbox.failResult(record, { token: claim.token, error, retryInMs, now })
         )
       }),
-    release: (claims) =>
-      Effect.sync(() =>
-        settle(
+    release: (claims, options) =>
+      Effect.sync(() => {
+        const notBefore =
+          options === undefined ? undefined : clock.currentTimeMillisUnsafe() + options.retryInMs
+        return settle(
           claims,
           (claim) => claim,
-          (record, { token }) => Outbox.releaseResult(record, { token })
+          (record, { token }) => Outbox.releaseResult(record, { token, notBefore })
         )
-      ),
+      }),
     requeueExpired: ({ maxAttempts }) =>
       Effect.sync(() => {
         const now = clock.currentTimeMillisUnsafe()

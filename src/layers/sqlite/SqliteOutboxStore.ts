@@ -109,10 +109,13 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits)
         )
       ),
 
-    release: (claims) =>
-      Effect.map(db.write("outbox", "release", { claims: claims.map(refOf) }), (lost) =>
-        settled(claims, lost)
-      ),
+    release: (claims, options) =>
+      Effect.suspend(() => {
+        const notBefore = options === undefined ? undefined : now() + options.retryInMs
+        return Effect.map(db.write("outbox", "release", { claims: claims.map(refOf), notBefore }), (lost) =>
+          settled(claims, lost)
+        )
+      }),
 
     requeueExpired: ({ maxAttempts }) =>
       Effect.suspend(() =>

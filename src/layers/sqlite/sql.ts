@@ -88,7 +88,10 @@ export const sql = {
     "SELECT position, topic, id, key, tombstone, body, attempts FROM outbox WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",
   openBetween:
     "SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND done_at IS NULL AND position > ? AND position < ? LIMIT 1",
-  block: "UPDATE outbox SET state = 'blocked' WHERE position = ?",
+  blockLine: `UPDATE outbox SET state = 'blocked' WHERE position IN (
+    SELECT position FROM outbox
+    WHERE topic = ? AND key = ? AND key IS NOT NULL AND done_at IS NULL AND position BETWEEN ? AND ?
+      AND state = 'pending')`,
   claim:
     "UPDATE outbox SET state = 'claimed', token = ?, worker = ?, lease_until = ?, attempts = attempts + 1 WHERE position = ?",
   markSent: `UPDATE outbox SET state = 'sent', done_at = ?, ${free} WHERE ${held}`,
