@@ -294,6 +294,12 @@ describe("deliveries that end without an answer", () => {
     expect(lost.dying.get(2)?.reason).toBe("its member was lost")
     expect(lost.waiting.size + lost.inFlight.size).toBe(0)
   })
+
+  it("lapse and die at the same time, each as it has to", () => {
+    const again = claim(refuse(holding(2), { seq: 2, delayMs: 0 }), "ann")
+    const state = Group.expire(again, { now: 1_100, maxAttempts: 2 })
+    expect([[...state.waiting.keys()], [...state.dying.keys()], state.inFlight.size]).toEqual([[1], [2], 0])
+  })
 })
 
 describe("dying events", () => {

@@ -179,6 +179,11 @@ describe("list", () => {
       expect(Group.list(free, [look(more)], 100)).toBe(free)
     })
 
+    it("does not keep the looks beside it from what they have found", () => {
+      const listed = Group.list(free, [look({ key: "cold" }), look()], 100)
+      expect(listed.deferred.get("hot")?.seqs).toEqual(range(3, 10))
+    })
+
     it("by another that came before it changes nothing", () => {
       const listed = Group.list(free, [look({ to: 5, seqs: [3, 4, 5] })], 100)
       expect(Group.list(listed, [look()], 100)).toBe(listed)
@@ -193,6 +198,12 @@ describe("list", () => {
       const more = claim(free, { options: ordered, candidates: from(12, hot(2)) }).state
       const listed = Group.list(more, [look()], 100)
       expect(listed.deferred.get("hot")).toEqual({ seqs: range(3, 10), from: 12, unlisted: 2 })
+    })
+
+    it("by a seek does not take the place of what is listed since, although it begins at the same place", () => {
+      const now = inOrder(["x", "k", "y", "k", "k", "k"], { window: 8 }).state
+      expect(now.deferred.get("k")).toEqual({ seqs: [4], from: 5, unlisted: 2 })
+      expect(Group.list(now, [{ key: "k", from: 5, to: 6, seqs: [5, 6] }], 100)).toBe(now)
     })
 
     it("by a seek lists nothing that was not looked at since", () => {

@@ -101,6 +101,9 @@ class Ledger {
         return
       case "TrimLetters":
         return this.#end(({ letter }) => letter !== undefined && letter <= operation.floor)
+      case "Trim":
+        // What a member has of it is forgotten; it could still come back from a dead letter of an earlier life.
+        return this.#end(({ letter }, seq) => letter === undefined && seq <= operation.floor)
       case "Seek":
         this.#acked.clear()
         return this.#end(() => true)
@@ -108,8 +111,10 @@ class Ledger {
     }
   }
 
-  #end(isOver: (lease: { readonly member: string; readonly letter: number | undefined }) => boolean): void {
-    for (const [seq, lease] of this.#leases) if (isOver(lease)) this.#leases.delete(seq)
+  #end(
+    isOver: (lease: { readonly member: string; readonly letter: number | undefined }, seq: number) => boolean
+  ): void {
+    for (const [seq, lease] of this.#leases) if (isOver(lease, seq)) this.#leases.delete(seq)
   }
 }
 
@@ -230,12 +235,15 @@ const promises: Readonly<Record<string, (seen: Seen) => void>> = {
 
   "a suspect is alone": ({ after, before, deliveries, operation, setup }) => {
     if (operation._tag !== "Claim") return
-    const { limit, member, mode, now } = operation.request
+    const { hasOthers, limit, member, mode, now } = operation.request
     const suspects = deliveries.filter(({ seq }) => (before.waiting.get(seq)?.unanswered ?? 0) >= 2)
     if (mode === "shared") same(suspects, [])
     else {
       const isDue = Group.suspectDue(before, now, setup.options.keyOrdered)
-      same([deliveries.length, suspects.length], limit > 0 && isDue ? [1, 1] : [0, 0])
+      const most = limit > 0 && isDue ? 1 : 0
+      that(suspects.length === deliveries.length && deliveries.length <= most, deliveries)
+      // It may have to be somebody else's.
+      if (hasOthers !== true) that(deliveries.length === most, deliveries)
     }
     const own = [...after.inFlight.values()].filter((entry) => entry.member === member)
     if (Group.holdsSuspect(after, member)) that(own.length === 1, own)

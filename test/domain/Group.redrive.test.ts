@@ -342,14 +342,21 @@ describe("more letters than come back at once", () => {
     expect(admit(full, letters(redriveWindow + 1, upTo))).toBe(full)
     const taken = claim(full, { now: 2_000, limit: 10 })
     expect(GroupRedrive.isWaiting(taken.state)).toBe(false)
+    expect(GroupRedrive.isWaiting(ack(taken.state, 1))).toBe(true)
     const acked = ack(taken.state, ...seqs(taken))
-    expect(GroupRedrive.isWaiting(acked)).toBe(true)
     const next = admit(acked, letters(redriveWindow + 1, upTo))
     expect(next.waiting.size).toBe(redriveWindow)
     expect(next.redrive).toEqual({
       plans: [{ next: redriveWindow + 11, upTo, filter: {} }],
       letters: [[1, redriveWindow + 10]]
     })
+  })
+
+  it("have the room to themselves: what comes from the log takes none of it", () => {
+    const busy = ask(holding(redriveWindow + 1), { upTo: 3 })
+    expect(GroupRedrive.isWaiting(busy)).toBe(true)
+    const state = admit(Group.skipTrimmed(ack(busy, 1, 2, 3), 3), letters(1, 3))
+    expect(state.waiting.size).toBe(3)
   })
 
   it("take no room for those whose event is on its way", () => {

@@ -111,6 +111,18 @@ describe("claim", () => {
     expect(again.state.inFlight.get(1)).toMatchObject({ member: "bob", since: 1_000, reason: "bad" })
   })
 
+  it("does not give a member again what it let lapse, where others are there to take it", () => {
+    const all = claim(holding(3), { member: "bob", candidates: from(4, keyless(1)) }).state
+    const lapsed = Group.expire(refuse(all, { seq: 2, delayMs: 0 }), { now: 1_100, maxAttempts: 9 })
+    const asked = { now: 1_100, retriesFirst: 1 }
+    expect(seqs(claim(lapsed, { ...asked, hasOthers: true }))).toEqual([2, 4])
+    expect(seqs(claim(lapsed, { ...asked, hasOthers: true, member: "bob" }))).toEqual([1, 2, 3])
+    expect(seqs(claim(lapsed, { ...asked, hasOthers: false }))).toEqual([1, 2, 3, 4])
+    expect(seqs(claim(lapsed, asked))).toEqual([1, 2, 3, 4])
+    const handedBack = Group.leave(all, "ann", 1_100)
+    expect(seqs(claim(handedBack, { ...asked, hasOthers: true }))).toEqual([1, 2, 3])
+  })
+
   it("says of what was handed back that it comes again, although the attempt is the first", () => {
     const { deliveries } = claim(Group.leave(holding(1), "ann", 1_000), { member: "bob" })
     expect(deliveries).toMatchObject([{ seq: 1, attempt: 1, redelivered: true }])
@@ -178,6 +190,19 @@ describe("key order", () => {
     expect(claimed.state.deferred.get("k")?.seqs).toEqual([5, 6])
     const one = claim(ack(start.state, 1), { options: ordered, limit: 1, candidates: from(6, ["m"]) })
     expect([seqs(one), one.state.next]).toEqual([[2], 6])
+  })
+
+  it("delivers one event of a key at a time, also when it is the last that was passed over", () => {
+    const free = ack(inOrder(["k", "k"]).state, 1)
+    const claimed = claim(free, { options: ordered, candidates: from(3, ["k", "k"]) })
+    expect(seqs(claimed)).toEqual([2])
+    expect(claimed.state.deferred.get("k")?.seqs).toEqual([3, 4])
+  })
+
+  it("counts retries and what was passed over together", () => {
+    const begun = inOrder(["a", "b", "c", "a", "b", "c"]).state
+    const state = refuse(ack(begun, 1, 2), { seq: 3, delayMs: 0 })
+    expect(seqs(claim(state, { options: ordered, limit: 2, retriesFirst: 1 }))).toEqual([3, 4])
   })
 
   it("never delivers a new event of a key past one that was passed over, however free the key is", () => {
@@ -310,6 +335,12 @@ describe("suspects", () => {
     ])
     expect(Group.holdsSuspect(alone.state, "ann")).toBe(true)
     expect(Group.holdsSuspect(alone.state, "bob")).toBe(false)
+  })
+
+  it("are not for the member that let them lapse, where others are there to take them", () => {
+    const alone = { mode: "alone", hasOthers: true } as const
+    expect(seqs(claim(suspects, alone))).toEqual([])
+    expect(seqs(claim(suspects, { ...alone, member: "bob" }))).toEqual([1])
   })
 
   it("are nothing else than suspects, for a member that takes them", () => {

@@ -118,6 +118,7 @@ describe("the pace of a group", () => {
   })
 
   it("is sampled every ten seconds at most, and the last two samples are kept", () => {
+    expect(at(begun, 5_000)).toBe(begun)
     expect(at(begun, 14_999)).toBe(begun)
     const two = at(begun, 15_000)
     expect(at(two, 24_999)).toBe(two)

@@ -228,10 +228,15 @@ export class NaiveGroup {
   }
 
   #claim(request: Group.Claim): ReadonlyArray<Group.Delivery> {
-    const { candidates, limit, member, mode, now, options, retriesFirst, window } = request
+    const { candidates, hasOthers, limit, member, mode, now, options, retriesFirst, window } = request
     const deliveries: Array<Group.Delivery> = []
     if (limit <= 0) return deliveries
-    const retries = this.due(now).filter((seq) => this.isSuspect(seq) === (mode === "alone"))
+    const retries = this.due(now).filter((seq) => {
+      const place = this.places[seq - 1]!
+      // What this member let lapse is for the others, where there are any.
+      const isItsOwn = place.at === "waiting" && place.member === member
+      return this.isSuspect(seq) === (mode === "alone") && !(hasOthers === true && isItsOwn)
+    })
     const isFull = () => deliveries.length >= limit
     const deadline = now + options.ackTimeoutMs
 

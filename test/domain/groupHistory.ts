@@ -116,6 +116,7 @@ const kinds = {
     ),
     retriesFirst: fc.nat(3),
     alone: fc.boolean(),
+    hasOthers: rarely,
     /** Even if there is nothing to be delivered alone. */
     anyhow: rarely,
     /** How many of the events that it has not looked at the group is shown. */
@@ -306,13 +307,13 @@ const operationOf = (
       if (!command.really) return undefined
       return { _tag: "Publish", keys: Array.from({ length: command.count }, () => command.key) }
     case "Claim": {
-      const { alone, anyhow, limit, member, retriesFirst, shown } = command
+      const { alone, anyhow, hasOthers, limit, member, retriesFirst, shown } = command
       // What GroupRunner keeps to: a suspect goes to an idle member, which gets nothing else until it answers.
       if (Group.holdsSuspect(state, member)) return undefined
       const idle = ![...state.inFlight.values()].some((entry) => entry.member === member)
       const isWanted = anyhow || Group.suspectDue(state, now, options.keyOrdered)
       const mode = alone && isWanted && idle ? "alone" : "shared"
-      const request = { now, member, limit, retriesFirst, mode, options, window } as const
+      const request = { now, member, limit, retriesFirst, mode, hasOthers, options, window } as const
       return { _tag: "Claim", request: { ...request, candidates: candidates(state, keys, shown) } }
     }
     case "Ack":
