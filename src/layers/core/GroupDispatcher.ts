@@ -41,6 +41,15 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     runnersByTopic = new Map()
   }
 
+  /** The group was removed: its members are told, and who joins a group of its name joins another one. */
+  const dismiss = (group: RunningGroup): void => {
+    group.isRemoved = true
+    for (const member of group.members) endMember(member, "removed")
+    if (groups.get(group.name) !== group) return
+    groups.delete(group.name)
+    runnersByTopic = new Map()
+  }
+
   const environment: Environment = {
     store,
     groups: groupStore,
@@ -53,7 +62,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     fork: (effect) => fork(effect),
     isLive: (member) => live.has(member),
     isDraining: () => draining,
-    onIdle: forget
+    onIdle: forget,
+    onRemoved: dismiss
   }
 
   const runnerOf = (group: RunningGroup, topic: string): GroupRunner => {
@@ -147,6 +157,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
       name,
       options,
       isPaused: paused,
+      isRemoved: false,
       members: new Set(),
       runners: new Map(),
       starved: new Set()
@@ -257,9 +268,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
         const registration = (yield* groupStore.list).find((one) => one.group === name)
         const group = groups.get(name)
         if (group === undefined) return
-        if (registration === undefined) {
-          for (const member of group.members) endMember(member, "removed")
-        } else group.isPaused = registration.paused
+        if (registration === undefined) dismiss(group)
+        else group.isPaused = registration.paused
         for (const runner of group.runners.values()) runner.wake()
       }),
     activeGroups: () =>

@@ -45,6 +45,8 @@ export interface Environment {
   readonly isDraining: () => boolean
   /** A runner of the group has nothing to do. */
   readonly onIdle: (group: RunningGroup) => void
+  /** The group was removed. */
+  readonly onRemoved: (group: RunningGroup) => void
 }
 
 /** The most events that one round hands out. */
@@ -69,6 +71,8 @@ export interface RunningGroup {
   readonly name: string
   readonly options: Group.GroupOptions
   isPaused: boolean
+  /** Whatever has its name from here on is another group. */
+  isRemoved: boolean
   readonly members: Set<GroupMember>
   readonly runners: Map<string, GroupRunner>
   /** Those with something to deliver and nobody to take it, the longest waiting first. */
@@ -208,6 +212,7 @@ export class GroupRunner {
   /** One round. True: there may be more to do right away. */
   #round() {
     return Effect.gen({ self: this }, function* () {
+      if (this.#group.isRemoved) return this.#dismiss()
       const known = this.#state ?? (yield* this.#env.groups.read(this.#at)) ?? Group.initial("", 0)
       yield* this.#checkHistory(known)
       const allotments = this.#allot(known)
@@ -218,15 +223,19 @@ export class GroupRunner {
     })
   }
 
-  /** A group that stands behind the end of its topic belongs to another log: it stops, and says so. */
+  /**
+   * A group that has looked behind the end of its topic belongs to another log: it stops, and says so. It would take
+   * what comes there next for acknowledged.
+   */
   #checkHistory(known: Group.GroupState) {
     return Effect.gen({ self: this }, function* () {
-      if (known.floor <= this.#buffer.head) return
+      const seen = known.next - 1
+      if (seen <= this.#buffer.head) return
       const head = (yield* this.#env.store.head(this.topic))?.head ?? 0
       this.grewTo(head)
-      if (known.floor <= head || ![...this.#group.members].some((member) => !member.isClosed)) return
+      if (seen <= head || ![...this.#group.members].some((member) => !member.isClosed)) return
       yield* Effect.logError(
-        `a group stands at ${known.floor} of a topic that ends at ${head}: the log was replaced. Seek or remove the group`
+        `a group stands at ${seen} of a topic that ends at ${head}: the log was replaced. Seek or remove the group`
       ).pipe(Effect.annotateLogs(this.#at))
       for (const member of this.#group.members) {
         if (member.matches(this.topic)) endMember(member, "history_changed")
@@ -495,7 +504,7 @@ export class GroupRunner {
       done(isGone ? answer.ids.map(() => "stale" as const) : unavailable)
     if (isGone) {
       for (const { done } of departures) done()
-      for (const member of this.#group.members) endMember(member, "removed")
+      this.#env.onRemoved(this.#group)
       return Effect.succeed(false)
     }
     // What must not be lost is tried again with the next round.
@@ -503,6 +512,19 @@ export class GroupRunner {
     this.#departures = [...departures, ...this.#departures]
     this.#buried = [...buried, ...this.#buried]
     return Effect.failCause(exit.cause)
+  }
+
+  /** The group is no more: nothing of its members counts, and nothing is done to a group that has its name now. */
+  #dismiss(): false {
+    const answers = this.#answers
+    const departures = this.#departures
+    this.#answers = []
+    this.#departures = []
+    this.#buried = []
+    this.#clearTimer()
+    for (const { answer, done } of answers) done(answer.ids.map(() => "stale" as const))
+    for (const { done } of departures) done()
+    return false
   }
 
   #settleAnswers(answers: ReadonlyArray<AnswerCommand>, round: Round): void {

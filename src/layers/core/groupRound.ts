@@ -114,6 +114,9 @@ const applyAnswers = (
       command.deliveries.forEach((delivery, i) => {
         if (delivery === undefined) return
         if (delivery.generation !== undefined && delivery.generation !== before.generation) return
+        // It is on its way to the member, which answers for an earlier delivery: one of before a seek.
+        const isOnItsWay = before.inFlight.get(delivery.seq)?.member === command.member.id
+        if (delivery.generation === undefined && isOnItsWay) return
         const { attempt } = command.answer
         answers.push(make(command, { seq: delivery.seq, member: command.member.id, attempt }, c, i))
         places.push([command, i])
