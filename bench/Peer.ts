@@ -1,5 +1,6 @@
 /** What a benchmark does, in terms that every system can do: the same work for ours and for its peers. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises"
 import { createServer, type AddressInfo, connect } from "node:net"
 import { tmpdir } from "node:os"
@@ -52,13 +53,15 @@ export interface Broker {
   readonly stop: () => Promise<void>
 }
 
-/** A server in a process and a directory of its own, which both go away with it. */
+/** A server in a process and a directory of its own, which both go away with it; `prepare` comes before it. */
 export const startBroker = async (
   command: string,
   args: (directory: string) => ReadonlyArray<string>,
-  env: (directory: string) => Readonly<Record<string, string>> = () => ({})
+  env: (directory: string) => Readonly<Record<string, string>> = () => ({}),
+  prepare: (directory: string) => Promise<void> = () => Promise.resolve()
 ): Promise<Broker> => {
   const directory = await mkdtemp(join(tmpdir(), "event-hub-bench-"))
+  await prepare(directory)
   const child = spawn(command, args(directory), {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, ...env(directory) }
@@ -77,6 +80,20 @@ export const startBroker = async (
       process.off("exit", kill)
       await rm(directory, { recursive: true, force: true })
     }
+  }
+}
+
+/**
+ * The processor time that a process has had, in milliseconds; NaN where there is no /proc (proc(5): `stat`, in ticks
+ * of 10 ms). It says more than the clock where other work shares the machine.
+ */
+export const cpuMs = (pid: number | undefined): number => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+    return (Number(fields[11]) + Number(fields[12])) * 10
+  } catch {
+    return NaN
   }
 }
 

@@ -79,7 +79,6 @@ export const durable: Scenario = {
   title: ({ events, inFlight }) =>
     `publish + durable + group + ack: ${events} events of 200 bytes, ${inFlight} in flight, one connection each way; fsync p50 ${fsyncMs().toFixed(2)} ms`,
   defaults: { events: 40_000, inFlight: 256, subscribers: 0 },
-  unit: "events/s",
   runs: ({ events, inFlight }) =>
     [frames, sdk, redisStreams("always"), jetStream].map((peer) => ({
       name: peer.name,

@@ -61,7 +61,6 @@ export const fanout: Scenario = {
   title: ({ events, subscribers }) =>
     `${events} events of 200 bytes to ${subscribers} WebSocket subscribers, parsed`,
   defaults: { events: 3_000, inFlight: 0, subscribers: 200 },
-  unit: "deliveries/s",
   runs: ({ events, subscribers }) =>
     [eventHub, natsFanout, plainWs, socketIo].map((peer) => ({
       name: peer.name,

@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- <scenario>`: ours and its peers on the same work, in turns, in one run.
  *
- * Prints the median of each figure and the ratio to ours, and writes all of it to bench/results/<scenario>.json.
+ * Prints the median of each figure, and ratios; and writes all of it to bench/results/<scenario>.json.
  */
 import { mkdirSync, writeFileSync } from "node:fs"
 import { cpus } from "node:os"
@@ -18,6 +18,7 @@ const loadScenario = async (name: string | undefined): Promise<Scenario> => {
   try {
     if (name === "durable") return (await import("./durable.ts")).durable
     if (name === "fanout") return (await import("./fanout.ts")).fanout
+    if (name === "groups") return (await import("./groups.ts")).groups
     if (name === "writer") return (await import("./writer.ts")).writer
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND") {
@@ -26,12 +27,16 @@ const loadScenario = async (name: string | undefined): Promise<Scenario> => {
     throw error
   }
   return fail(
-    "usage: npm run bench -- durable|fanout|writer [--events n] [--in-flight n] [--subscribers n] [--rounds n] [--only name]"
+    "usage: npm run bench -- durable|fanout|groups|writer [--events n] [--in-flight n] [--subscribers n] [--rounds n] [--only name]"
   )
 }
 
 const median = (values: ReadonlyArray<number>): number =>
   values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN
+
+/** What ratios are made of. */
+const mainFigure = (figures: Row["figures"]): readonly [name: string, value: number] =>
+  Object.entries(figures)[0] ?? ["", NaN]
 
 const shown = (n: number): string => (n >= 100 ? Math.round(n).toLocaleString("en") : n.toFixed(1))
 
@@ -85,7 +90,8 @@ for (let round = 1; round <= rounds; round++) {
   for (const { name, run } of taking) {
     const figures = await run()
     measured.get(name)!.push(figures)
-    process.stdout.write(`round ${round}  ${name}: ${shown(figures[scenario.unit]!)} ${scenario.unit}\n`)
+    const [figure, value] = mainFigure(figures)
+    process.stdout.write(`round ${round}  ${name}: ${shown(value)} ${figure}\n`)
   }
 }
 
@@ -95,25 +101,50 @@ const rows = Array.from(measured, ([name, all]): Row => ({
     Object.keys(all[0] ?? {}).map((figure) => [figure, median(all.map((one) => one[figure]!))])
   )
 }))
-const ours = rows[0]?.figures[scenario.unit] ?? NaN
-const columns = Object.keys(rows[0]?.figures ?? {})
-process.stdout.write(
-  `\n${table([
-    ["median", ...columns, "ours is"],
-    ...rows.map(({ figures, name }) => [
-      name,
-      ...columns.map((column) => shown(figures[column]!)),
-      `${(ours / figures[scenario.unit]!).toFixed(2)} ×`
-    ])
-  ])}\n`
+const isOneAgainstAll = taking.every(({ against }) => against === undefined)
+const ours = rows[0] === undefined ? NaN : mainFigure(rows[0].figures)[1]
+for (const alike of Map.groupBy(rows, ({ figures }) => Object.keys(figures).join()).values()) {
+  const columns = Object.keys(alike[0]!.figures)
+  process.stdout.write(
+    `\n${table([
+      ["median", ...columns, ...(isOneAgainstAll ? ["ours is"] : [])],
+      ...alike.map(({ figures, name }) => [
+        name,
+        ...columns.map((column) => shown(figures[column]!)),
+        ...(isOneAgainstAll ? [`${(ours / mainFigure(figures)[1]).toFixed(2)} ×`] : [])
+      ])
+    ])}\n`
+  )
+}
+
+/** Of what was measured in the same round: what else the machine does then, it does to both. */
+const ratios = taking.flatMap(({ against = [], name }) =>
+  against.flatMap((other) => {
+    const each = measured
+      .get(name)!
+      .map((figures, i) => mainFigure(figures)[1] / mainFigure(measured.get(other)?.[i] ?? {})[1])
+    return each.some(Number.isNaN) ? [] : [{ name, other, each }]
+  })
 )
+if (ratios.length > 0) {
+  const twoDigits = (n: number) => n.toFixed(2)
+  process.stdout.write(
+    `\n${table([
+      ["ratio", "median", "least", "most"],
+      ...ratios.map(({ each, name, other }) => [
+        `${name} : ${other}`,
+        ...[median(each), Math.min(...each), Math.max(...each)].map(twoDigits)
+      ])
+    ])}\n`
+  )
+}
 
 const directory = fileURLToPath(new URL("results/", import.meta.url))
 mkdirSync(directory, { recursive: true })
 const file = `${directory}${scenario.name}.json`
 writeFileSync(
   file,
-  `${JSON.stringify({ scenario: scenario.name, title, sizes, rounds, node: process.version, cpus: cpus().length, at: new Date().toISOString(), rows, all: Object.fromEntries(measured) }, null, 2)}\n`
+  `${JSON.stringify({ scenario: scenario.name, title, sizes, rounds, node: process.version, cpus: cpus().length, at: new Date().toISOString(), rows, ratios, all: Object.fromEntries(measured) }, null, 2)}\n`
 )
 process.stdout.write(`\nbench/results/${scenario.name}.json has every round.\n`)
 process.exit(0)

@@ -74,7 +74,6 @@ export const writer: Scenario = {
   name: "writer",
   title: ({ events, inFlight }) => `${events} events of 200 bytes appended to SQLite, ${inFlight} in flight`,
   defaults: { events: 100_000, inFlight: 256, subscribers: 0 },
-  unit: "events/s",
   runs: ({ events, inFlight }) =>
     (["thread", "inline"] as const).map((kind) => ({
       name: kind === "thread" ? "a thread of its own" : "in the hub's thread",

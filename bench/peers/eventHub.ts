@@ -21,8 +21,11 @@ import {
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 const token = "bench"
 
-const startHub = async (): Promise<{ readonly broker: Broker; readonly url: string }> => {
-  const flags = process.env["HUB_NODE_FLAGS"]?.split(" ") ?? []
+/** `prepare` gets the path of the store before the hub opens it. */
+export const startHub = async (
+  prepare: (path: string) => Promise<void> = () => Promise.resolve()
+): Promise<{ readonly broker: Broker; readonly url: string }> => {
+  const flags = process.env["BENCH_NODE_FLAGS"]?.split(" ") ?? []
   const broker = await startBroker(
     process.execPath,
     () => [...flags, main],
@@ -32,7 +35,8 @@ const startHub = async (): Promise<{ readonly broker: Broker; readonly url: stri
       WS_PORT: "0",
       OPS_PORT: "0",
       STATIC_TOKEN: token
-    })
+    }),
+    (directory) => prepare(`${directory}/hub.db`)
   )
   const url = await new Promise<string>((resolve) => {
     createInterface({ input: broker.process.stdout! }).on("line", (line) => {
@@ -43,14 +47,15 @@ const startHub = async (): Promise<{ readonly broker: Broker; readonly url: stri
   return { broker, url }
 }
 
-interface Frame {
+export interface Frame {
   readonly op: string
   readonly ref?: number
+  readonly stale?: ReadonlyArray<string>
   readonly event?: { readonly id: string; readonly topic: string }
 }
 
 /** A socket that is authenticated, and what it gets. */
-const open = async (
+export const open = async (
   url: string,
   onMessage: (message: Frame) => void,
   onFrame = () => {}
