@@ -252,6 +252,64 @@ describe("AppendingDrainer: a log that fails", () => {
       expect(yield* log("down")).toEqual(["2"])
     }))
 
+  test("for one topic only holds up no other, however many of its records stand first", ({ count, next }) =>
+    Effect.gen(function* () {
+      next("EventStore.append", ...Array.from({ length: 12 }, () => allBut("down")))
+      const ids = Array.from({ length: 35 }, (_, i) => `${i}`)
+      yield* addAll(ids, { topic: "down" })
+      yield* addAll(["3", "4"])
+      const { drainer } = yield* start()
+      yield* TestClock.adjust(1)
+      expect(yield* log()).toEqual(["3", "4"])
+      expect(count("EventStore.append")).toBe(4)
+      // Only the attempt of which others show that it was not the log's fault counts.
+      expect(yield* drainer.status).toMatchObject({ sent: 2, failed: 1 })
+      const attempts = (yield* Trouble.use(({ outbox }) => outbox.list({ limit: 35 }))).items.map(
+        (item) => item.attempts
+      )
+      expect(attempts.reduce((sum, n) => sum + n, 0)).toBe(1)
+      yield* TestClock.adjust("1 minute")
+      expect((yield* log("down")).toSorted()).toEqual(ids.toSorted())
+    }))
+
+  test("for one topic only is asked for it less and less", ({ count, next }) =>
+    Effect.gen(function* () {
+      next("EventStore.append", ...Array.from({ length: 40 }, () => allBut("down")))
+      yield* add("1", { topic: "down" })
+      yield* start({ intervalMs: 10 })
+      yield* TestClock.adjust("1 minute")
+      expect(count("EventStore.append")).toBeLessThan(20)
+      expect(yield* entryOf("1")).toMatchObject({ state: "Pending", attempts: 0 })
+    }))
+
+  test("to take records that are too large for it holds up no other, however many of them stand first", () =>
+    Effect.gen(function* () {
+      const large = Array.from({ length: 35 }, (_, i) => `large ${i}`)
+      yield* addAll(large, { payload: "x".repeat(1_000) })
+      yield* addAll(["1", "2"])
+      const { drainer } = yield* start()
+      yield* settled
+      expect(yield* log()).toEqual(["1", "2"])
+      expect(yield* drainer.status).toMatchObject({ sent: 2, failed: 35 })
+      expect((yield* entryOf("large 34")).attempts).toBe(1)
+    }))
+
+  test("to take a record that is too large for it, and what stands behind it, keeps the rest in order", ({
+    next
+  }) =>
+    Effect.gen(function* () {
+      yield* add("large", { key: "k", payload: "x".repeat(1_000) })
+      yield* addAll(["2", "3", "4"], { key: "k" })
+      // The second of the appends that follow the refusal fails.
+      const pass: TestStores.Fault = (_args, run) => run
+      next("EventStore.append", pass, pass, "fail")
+      yield* start()
+      yield* TestClock.adjust("10 seconds")
+      expect(yield* log()).toEqual(["2", "3", "4"])
+      expect(yield* states).toEqual({ large: "Dead", 2: "Sent", 3: "Sent", 4: "Sent" })
+      expect(yield* entryOf("4")).toMatchObject({ attempts: 1 })
+    }))
+
   test("to take a record that is too large for it leaves it dead at once; what stood behind it goes on", () =>
     Effect.gen(function* () {
       yield* add("large", { key: "k", payload: "x".repeat(1_000) })
