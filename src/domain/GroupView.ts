@@ -96,15 +96,22 @@ export const blockedKeys = (state: GroupState): ReadonlyArray<BlockedKey> => {
 
 /** How many keys are blocked. */
 export const countBlockedKeys = (state: GroupState): number => {
-  const keys = new Set<string>()
-  for (const { key } of state.waiting.values()) if (key !== undefined) keys.add(key)
-  for (const { attempt, key } of state.inFlight.values()) {
+  const blocked = new Set<string>()
+  /** Whatever waits of these keys waits behind an event that dies or is with a member. */
+  const decided = new Set<string>()
+  for (const { key } of state.waiting.values()) if (key !== undefined) blocked.add(key)
+  for (const { key } of state.dying.values()) {
     if (key === undefined) continue
-    if (attempt > 1) keys.add(key)
-    else keys.delete(key)
+    blocked.add(key)
+    decided.add(key)
   }
-  for (const { key } of state.dying.values()) if (key !== undefined) keys.add(key)
-  return keys.size
+  for (const { attempt, key } of state.inFlight.values()) {
+    if (key === undefined || decided.has(key)) continue
+    decided.add(key)
+    if (attempt > 1) blocked.add(key)
+    else blocked.delete(key)
+  }
+  return blocked.size
 }
 
 // --- seek ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ interface Chaos extends Plan {
   readonly credit: number
   /** How long a member takes for all that it has. */
   readonly handlerMs: number
+  /** How many events are published and not handled at any time. */
+  readonly ahead: number
   readonly restarts: number
 }
 
@@ -34,10 +36,11 @@ const chaos: Omit<Chaos, "seed" | "keyOrdered"> = {
   members: 5,
   credit: 10,
   handlerMs: 1,
+  ahead: 1_000,
   restarts: 3
 }
 
-/** Events that are published at once, and wait for no member. */
+/** Events that are published at once. */
 const publishedAtOnce = 500
 
 const surviveChaos = (lab: Lab, plan: Chaos) =>
@@ -116,6 +119,7 @@ const surviveChaos = (lab: Lab, plan: Chaos) =>
     const publisher = (life: Life) =>
       Effect.gen(function* () {
         while (published < events.length) {
+          while (published - handled.size > plan.ahead) yield* lab.turn(0)
           const some = events.slice(published, published + publishedAtOnce)
           yield* life.publish(
             some.map(({ id, key, topic }) => record(topic, id, null, key === undefined ? {} : { key }))

@@ -30,7 +30,7 @@ import {
 } from "./groupHistory.ts"
 import { isDone, NaiveGroup, type Place, placeIn } from "./NaiveGroup.ts"
 
-const lives = 2_000
+const lives = 1_600
 const minCommands = 100_000
 
 const runs = Number(process.env["GROUP_MODEL_RUNS"] ?? lives)

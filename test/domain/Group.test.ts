@@ -335,6 +335,9 @@ describe("suspects", () => {
     ])
     expect(Group.holdsSuspect(alone.state, "ann")).toBe(true)
     expect(Group.holdsSuspect(alone.state, "bob")).toBe(false)
+    // What waits is with nobody, and what is no suspect is none.
+    expect(Group.holdsSuspect(suspects, "ann")).toBe(false)
+    expect(Group.holdsSuspect(holding(1), "ann")).toBe(false)
   })
 
   it("are not for the member that let them lapse, where others are there to take them", () => {
