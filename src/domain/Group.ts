@@ -761,11 +761,15 @@ export const seek = (
   const lapsed = [...state.waiting]
     .filter(isKept)
     .map(([seq, entry]): [number, Waiting] => [seq, { ...entry, member: nobody }])
+  // The log brings these again; if somebody makes it pass them over, they are dead letters as before.
+  const dropped = [...entriesOf(state)].flatMap(([seq, { letter }]) =>
+    letter !== undefined && seq > to.floor ? [letter] : []
+  )
   return {
     ...initial(to.generation, to.floor),
     waiting: new Map([...lapsed, ...back]),
     dying: new Map([...state.dying].filter(isKept)),
-    redrive: state.redrive
+    redrive: { ...state.redrive, letters: Ranges.removeAll(state.redrive.letters, dropped) }
   }
 }
 

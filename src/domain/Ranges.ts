@@ -55,3 +55,19 @@ const merge = (ranges: Ranges, added: ReadonlyArray<Range>): Ranges => {
 
 /** How many numbers the set holds. */
 export const size = (ranges: Ranges): number => ranges.reduce((sum, [from, to]) => sum + to - from + 1, 0)
+
+/** Takes numbers out, in any order. */
+export const removeAll = (ranges: Ranges, numbers: Iterable<number>): Ranges => {
+  let left = [...ranges]
+  for (const n of numbers) {
+    left = left.flatMap(([from, to]): ReadonlyArray<Range> => {
+      if (n < from || n > to) return [[from, to]]
+      const parts: ReadonlyArray<Range> = [
+        [from, n - 1],
+        [n + 1, to]
+      ]
+      return parts.filter(([first, last]) => first <= last)
+    })
+  }
+  return left
+}

@@ -355,7 +355,11 @@ export class NaiveGroup {
     this.froms = new Map()
     this.vague = new Set()
     this.#each((place, seq) => {
-      if (seq > floor) return { at: "new" }
+      if (seq > floor) {
+        // The log brings it: its letter is as dead as before.
+        if (isBegun(place) && place.letter !== undefined) this.came.delete(place.letter)
+        return { at: "new" }
+      }
       if (!isBegun(place) || place.letter === undefined) return { at: "done" }
       if (place.at === "inFlight") return handedBack(place, place.since)
       return place.at === "waiting" ? { ...place, member: nobody } : place
