@@ -56,18 +56,19 @@ const merge = (ranges: Ranges, added: ReadonlyArray<Range>): Ranges => {
 /** How many numbers the set holds. */
 export const size = (ranges: Ranges): number => ranges.reduce((sum, [from, to]) => sum + to - from + 1, 0)
 
-/** Takes numbers out, in any order. */
+/** Takes numbers out, in any order, in one pass. */
 export const removeAll = (ranges: Ranges, numbers: Iterable<number>): Ranges => {
-  let left = [...ranges]
-  for (const n of numbers) {
-    left = left.flatMap(([from, to]): ReadonlyArray<Range> => {
-      if (n < from || n > to) return [[from, to]]
-      const parts: ReadonlyArray<Range> = [
-        [from, n - 1],
-        [n + 1, to]
-      ]
-      return parts.filter(([first, last]) => first <= last)
-    })
+  const out = Array.from(numbers).sort((a, b) => a - b)
+  if (out.length === 0) return ranges
+  const left: Array<Range> = []
+  let i = 0
+  for (const [from, to] of ranges) {
+    let first = from
+    for (; i < out.length && out[i]! <= to; i++) {
+      if (out[i]! > first) left.push([first, out[i]! - 1])
+      first = Math.max(first, out[i]! + 1)
+    }
+    if (first <= to) left.push([first, to])
   }
   return left
 }

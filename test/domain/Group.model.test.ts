@@ -37,6 +37,9 @@ const runs = Number(process.env["GROUP_MODEL_RUNS"] ?? lives)
 const seed = Number(process.env["GROUP_MODEL_SEED"] ?? Math.floor(Math.random() * 2 ** 31))
 
 /** `toEqual`, but fast where it is. */
+const numbersIn = (ranges: Ranges.Ranges): ReadonlyArray<number> =>
+  ranges.flatMap(([from, to]) => Array.from({ length: to - from + 1 }, (_, i) => from + i))
+
 const same = (actual: unknown, expected: unknown): void => {
   if (!isDeepStrictEqual(actual, expected)) expect(actual).toEqual(expected)
 }
@@ -274,7 +277,14 @@ const promises: Readonly<Record<string, (seen: Seen) => void>> = {
     const { dying, redrive, waiting, ...rest } = after
     const { dying: _, redrive: __, waiting: ___, ...fresh } = Group.initial(generation, floor)
     same(rest, fresh)
-    same(redrive, before.redrive)
+    const returned = [...Group.entriesOf(before)].flatMap(([seq, { letter }]) =>
+      letter !== undefined && seq > floor ? [letter] : []
+    )
+    same(redrive.plans, before.redrive.plans)
+    same(
+      numbersIn(redrive.letters),
+      numbersIn(before.redrive.letters).filter((n) => !returned.includes(n))
+    )
     const kept = [...Group.entriesOf(before)].filter(
       ([seq, { letter }]) => letter !== undefined && seq <= floor
     )

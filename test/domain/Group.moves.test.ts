@@ -68,9 +68,17 @@ describe("seek", () => {
   })
 
   it("keeps what was asked back, and measures its pace anew", () => {
-    const state = Group.seek(redriven, { generation: "g2", floor: 3 })
-    expect(state.redrive).toBe(redriven.redrive)
+    const state = Group.seek(redriven, { generation: "g2", floor: 20 })
+    expect(state.redrive).toEqual(redriven.redrive)
     expect(state.pace).toEqual([])
+  })
+
+  it("leaves dead what the log brings again, so that it can be asked back once more", () => {
+    expect(redriven.redrive.letters).toEqual([[1, 4]])
+    const lettersAt = (floor: number) => Group.seek(redriven, { generation: "g2", floor }).redrive.letters
+    expect(lettersAt(8)).toEqual([[1, 4]])
+    expect(lettersAt(3)).toEqual([[1, 1]])
+    expect(lettersAt(1)).toEqual([])
   })
 
   it("to where the group stands delivers what was open as new", () => {

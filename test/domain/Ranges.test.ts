@@ -97,6 +97,19 @@ describe("Ranges", () => {
     expect(Ranges.of([])).toEqual(Ranges.empty)
   })
 
+  it("are without what is taken out of them, in any order, and whether they had it or not", () => {
+    fc.assert(
+      fc.property(batches, numbers, (batches, out) => {
+        const kept = new Set(batches.flat().filter((n) => !out.includes(n)))
+        expect(Ranges.removeAll(build(batches), out)).toEqual(runsOf(kept))
+      }),
+      { numRuns: 1_000 }
+    )
+    const ranges = build([[4, 5]])
+    expect(Ranges.removeAll(ranges, [])).toBe(ranges)
+    expect(ranges).toEqual([[4, 5]])
+  })
+
   it("stay one range for ten thousand numbers in a row, in any order", () => {
     const shuffled = Array.from({ length: 10_000 }, (_, i) => (i * 7_919) % 10_000)
     expect(Ranges.addAll(Ranges.empty, shuffled)).toEqual([[0, 9_999]])
