@@ -154,7 +154,7 @@ export const groups: Scenario = {
   name: "groups",
   title: ({ events }) =>
     `${events} healthy events of 200 bytes over 100 keys, acknowledged by a group beside what fails; the outbox likewise`,
-  defaults: { events: 40_000, inFlight: 256, subscribers: 5 },
+  defaults: { events: 100_000, inFlight: 256, subscribers: 5 },
   runs: ({ events, inFlight, subscribers }) => [
     ...poisonRuns(events, inFlight, subscribers),
     ...blockedRuns(events, inFlight),

@@ -21,6 +21,7 @@
  * written down is in GroupEncoding, what people want to know of it in GroupView.
  */
 import { Effect, Result, Schema } from "effect"
+import { Entries } from "./Entries.ts"
 import * as Ranges from "./Ranges.ts"
 import * as Retry from "./Retry.ts"
 
@@ -205,7 +206,14 @@ export function* entriesOf(state: GroupState): Generator<readonly [number, Entry
 /** The least seq that is passed over, or may be. */
 const firstOf = ({ from, seqs }: Deferred): number => seqs[0] ?? from!
 
+const isOpenAt = ({ dying, inFlight, waiting }: GroupState, seq: number): boolean => {
+  const entry = waiting.get(seq) ?? inFlight.get(seq) ?? dying.get(seq)
+  return entry !== undefined && entry.letter === undefined
+}
+
 const floorOf = (state: GroupState): number => {
+  // Mostly the event behind the floor is what holds it up.
+  if (isOpenAt(state, state.floor + 1)) return state.floor
   let first = state.next
   for (const entries of [state.inFlight, state.waiting, state.dying]) {
     for (const [seq, { letter }] of entries) if (letter === undefined && seq < first) first = seq
@@ -223,12 +231,15 @@ const settled = (state: GroupState): GroupState => {
 /** What the events of a key that were passed over take of the window: one each that is listed, else one for the key. */
 const weight = ({ from, seqs }: Deferred): number => Math.max(seqs.length, from === undefined ? 0 : 1)
 
-/** How much the state has to remember. The `window` bounds it. */
-const tracked = (state: GroupState): number => {
-  let n = state.inFlight.size + state.waiting.size + state.dying.size
-  for (const passed of state.deferred.values()) n += weight(passed)
-  return n
+const listedIn = (state: GroupState): number => {
+  let listed = 0
+  for (const passed of state.deferred.values()) listed += weight(passed)
+  return listed
 }
+
+/** How much the state has to remember. The `window` bounds it. */
+const tracked = (state: GroupState): number =>
+  state.inFlight.size + state.waiting.size + state.dying.size + listedIn(state)
 
 // --- claim ---------------------------------------------------------------------------------------------------
 
@@ -254,6 +265,8 @@ export interface Claim {
   readonly limit: number
   /** How many of them may be retries before anything else is looked at; retries also fill what others leave. */
   readonly retriesFirst: number
+  /** No more retries than this, even if nothing else is left; suspects do not count. */
+  readonly retriesAtMost?: number
   /**
    * `shared` takes anything but suspects. `alone` takes one suspect and nothing else: for a member that has
    * nothing in flight, so that an event which kills its handler takes no other down with it.
@@ -277,34 +290,54 @@ const bySeq = (a: readonly [number, unknown], b: readonly [number, unknown]): nu
 /** Events of one key that are listed by their seqs; the others are looked up when their turn comes. */
 const maxListed = 64
 
-/** Lists leave half of the window to events that can be delivered. */
-const hasRoomToList = (room: number, window: number): boolean => room > window / 2
+/** Lists take no more than half of what is left of the window: the rest is for events that can be delivered. */
+const hasRoomToList = (room: number, listed: number): boolean => room > listed
 
 const nonePassed: Deferred = { seqs: [], from: undefined, unlisted: 0 }
 
 /** Keys of which an event is delivered, waits or dies: no other event of theirs may overtake it. */
-const busyKeys = (state: GroupState): Set<string> => {
-  const busy = new Set<string>()
-  for (const [, { key }] of entriesOf(state)) if (key !== undefined) busy.add(key)
-  return busy
+const busyKeys = (state: GroupState): { readonly has: (key: string) => boolean } => {
+  const places = [state.inFlight, state.waiting, state.dying].map((entries) => Entries.from<Entry>(entries))
+  return { has: (key) => places.some((entries) => entries.countOf(key) > 0) }
 }
 
 /**
- * Events that can be delivered again now. In key order that is at most one of each key: the first in the log of
- * those that wait, when none of the key is with a member or dying.
+ * Events that can be delivered again now, in the order of the log, no more than asked for. In key order that is at most
+ * one of each key: the first of those that wait, when none of the key is with a member or dying.
  */
-const dueOf = (state: GroupState, now: number, keyOrdered: boolean): Array<readonly [number, Waiting]> => {
+const dueOf = (
+  state: GroupState,
+  now: number,
+  options: {
+    readonly keyOrdered: boolean
+    readonly alone: boolean
+    readonly notFrom?: string | undefined
+    readonly atMost: number
+  }
+): Array<readonly [number, Waiting]> => {
+  const { alone, atMost, keyOrdered, notFrom } = options
+  const waiting = Entries.from(state.waiting)
+  const inFlight = Entries.from(state.inFlight)
+  const dying = Entries.from(state.dying)
+  /** Of keys of which more than one waits. */
+  const firsts = new Map<string, number>()
+  const firstOf = (key: string): number => {
+    let first = firsts.get(key)
+    if (first === undefined) {
+      first = waiting.find((entry) => entry.key === key)![0]
+      firsts.set(key, first)
+    }
+    return first
+  }
+  const isFree = (seq: number, key: string): boolean =>
+    inFlight.countOf(key) + dying.countOf(key) === 0 && (waiting.countOf(key) === 1 || firstOf(key) === seq)
   const due: Array<readonly [number, Waiting]> = []
-  for (const one of state.waiting) if (one[1].notBefore <= now) due.push(one)
-  if (!keyOrdered || due.length === 0) return due
-  const first = new Map<string, number>()
-  for (const [seq, { key }] of state.waiting) {
-    if (key !== undefined && seq < (first.get(key) ?? Infinity)) first.set(key, seq)
-  }
-  for (const entries of [state.inFlight, state.dying]) {
-    for (const { key } of entries.values()) if (key !== undefined) first.set(key, -1)
-  }
-  return due.filter(([seq, { key }]) => key === undefined || first.get(key) === seq)
+  waiting.find((entry, seq) => {
+    if (entry.notBefore > now || isSuspect(entry) !== alone || entry.member === notFrom) return false
+    if (keyOrdered && entry.key !== undefined && !isFree(seq, entry.key)) return false
+    return due.push([seq, entry]) >= atMost
+  })
+  return due
 }
 
 /**
@@ -314,15 +347,13 @@ const dueOf = (state: GroupState, now: number, keyOrdered: boolean): Array<reado
 export const claim = (state: GroupState, request: Claim): Claimed => {
   const { candidates, member, mode, now, options } = request
   if (request.limit <= 0) return { state, deliveries: [] }
-  const due = dueOf(state, now, options.keyOrdered)
-    .filter(([, entry]) => isSuspect(entry) === (mode === "alone"))
-    .filter(([, entry]) => !(request.hasOthers === true && entry.member === member))
-    .sort(bySeq)
+  let due: Array<readonly [number, Waiting]> | undefined
   const deadline = now + options.ackTimeoutMs
   const taken = new Map<number, InFlight>()
   const deferred = new Map<string, Deferred>()
   const deliveries: Array<Delivery> = []
   let room = request.window - tracked(state)
+  let listed = listedIn(state)
   let next = state.next
 
   const give = (seq: number, entry: InFlight, redelivered: boolean): void => {
@@ -331,8 +362,18 @@ export const claim = (state: GroupState, request: Claim): Claimed => {
     deliveries.push({ seq, attempt, redelivered, deadline, letter })
   }
 
-  const retry = (limit: number): void => {
-    for (const [seq, { notBefore: _, ...entry }] of due.splice(0, Math.max(0, limit))) {
+  let retriesLeft = mode === "alone" ? 1 : Math.min(request.limit, request.retriesAtMost ?? Infinity)
+  const retry = (wanted: number): void => {
+    const count = Math.min(wanted, retriesLeft)
+    if (count <= 0) return
+    due ??= dueOf(state, now, {
+      keyOrdered: options.keyOrdered,
+      alone: mode === "alone",
+      notFrom: request.hasOthers === true ? member : undefined,
+      atMost: retriesLeft
+    })
+    retriesLeft -= count
+    for (const [seq, { notBefore: _, ...entry }] of due.splice(0, count)) {
       give(seq, { ...entry, attempt: entry.attempt + 1, member, deadline }, true)
     }
   }
@@ -346,13 +387,15 @@ export const claim = (state: GroupState, request: Claim): Claimed => {
   const passedOver = (key: string): Deferred => deferred.get(key) ?? state.deferred.get(key) ?? nonePassed
 
   const put = (key: string, passed: Deferred): void => {
-    room += weight(passedOver(key)) - weight(passed)
+    const more = weight(passed) - weight(passedOver(key))
+    room -= more
+    listed += more
     deferred.set(key, passed)
   }
 
   const defer = (seq: number, key: string): void => {
     const { from, seqs, unlisted } = passedOver(key)
-    const isListed = from === undefined && seqs.length < maxListed && hasRoomToList(room, request.window)
+    const isListed = from === undefined && seqs.length < maxListed && hasRoomToList(room, listed)
     if (isListed) put(key, { seqs: [...seqs, seq], from, unlisted })
     else put(key, { seqs, from: from ?? seq, unlisted: unlisted + 1 })
   }
@@ -361,27 +404,29 @@ export const claim = (state: GroupState, request: Claim): Claimed => {
     retry(1)
   } else {
     retry(Math.min(request.limit, request.retriesFirst))
-    const busy = options.keyOrdered ? busyKeys(state) : new Set<string>()
+    const busy = busyKeys(state)
+    const here = new Set<string>()
+    const isBusy = (key: string) => here.has(key) || busy.has(key)
     const free: Array<readonly [number, string]> = []
     for (const [key, { seqs }] of state.deferred) {
       // One without a list has to be looked up first.
-      if (seqs[0] !== undefined && !busy.has(key)) free.push([seqs[0], key])
+      if (seqs[0] !== undefined && !isBusy(key)) free.push([seqs[0], key])
     }
     for (const [seq, key] of free.sort(bySeq).slice(0, request.limit - deliveries.length)) {
       const { from, seqs, unlisted } = passedOver(key)
       deliver(seq, key)
-      busy.add(key)
+      here.add(key)
       put(key, { seqs: seqs.slice(1), from, unlisted })
     }
     for (const { key, seq } of candidates) {
       if (seq !== next) break
       const isBehind = key !== undefined && weight(passedOver(key)) > 0
-      if (options.keyOrdered && key !== undefined && (isBehind || busy.has(key))) {
+      if (options.keyOrdered && key !== undefined && (isBehind || isBusy(key))) {
         defer(seq, key)
       } else {
         if (deliveries.length >= request.limit || room <= 0) break
         deliver(seq, key)
-        if (options.keyOrdered && key !== undefined) busy.add(key)
+        if (options.keyOrdered && key !== undefined) here.add(key)
       }
       next = seq + 1
     }
@@ -440,6 +485,7 @@ export interface Listing {
 export const list = (state: GroupState, found: ReadonlyArray<Listing>, window: number): GroupState => {
   const changes = new Map<string, Deferred>()
   let room = window - tracked(state)
+  let allListed = listedIn(state)
   for (const { from, key, seqs, to } of found) {
     const before = state.deferred.get(key)
     if (before === undefined || before.seqs.length > 0 || before.from !== from) continue
@@ -447,13 +493,15 @@ export const list = (state: GroupState, found: ReadonlyArray<Listing>, window: n
     const here = seqs.filter((seq) => seq < state.next)
     const listed: Array<number> = []
     for (const seq of here.slice(0, maxListed)) {
-      if (listed.length > 0 && !hasRoomToList(room + 1 - listed.length, window)) break
+      if (listed.length > 0 && !hasRoomToList(room + 1 - listed.length, allListed - 1 + listed.length)) break
       listed.push(seq)
     }
     const rest = here[listed.length] ?? (to + 1 >= state.next ? undefined : to + 1)
     const unlisted = rest === undefined ? 0 : Math.max(1, before.unlisted - listed.length)
     const passed = { seqs: listed, from: rest, unlisted }
-    room += weight(before) - weight(passed)
+    const more = weight(passed) - weight(before)
+    room -= more
+    allListed += more
     changes.set(key, passed)
   }
   if (changes.size === 0) return state
@@ -512,28 +560,15 @@ const answered = (
   return { outcome: mayBeDeferred(state, answer.seq) ? "stale" : "already" }
 }
 
-const withAll = <A>(
+const withAll = <A extends Entry>(
   entries: ReadonlyMap<number, A>,
   more: ReadonlyMap<number, A>
-): ReadonlyMap<number, A> => {
-  if (more.size === 0) return entries
-  const all = new Map(entries)
-  for (const [seq, entry] of more) all.set(seq, entry)
-  return all
-}
+): ReadonlyMap<number, A> => (more.size === 0 ? entries : Entries.from(entries).withAll(more))
 
-const without = <A>(
+const without = <A extends Entry>(
   entries: ReadonlyMap<number, A>,
-  gone: { readonly has: (seq: number) => boolean; readonly keys: () => Iterable<number> }
-): ReadonlyMap<number, A> => {
-  let rest: Map<number, A> | undefined
-  for (const seq of gone.keys()) {
-    if (!entries.has(seq)) continue
-    rest ??= new Map(entries)
-    rest.delete(seq)
-  }
-  return rest ?? entries
-}
+  gone: { readonly keys: () => Iterable<number> }
+): ReadonlyMap<number, A> => (entries.size === 0 ? entries : Entries.from(entries).without(gone.keys()))
 
 /** These are done. */
 const finish = (state: GroupState, seqs: ReadonlySet<number>): GroupState =>
@@ -632,16 +667,19 @@ export const extend = (
   answers: ReadonlyArray<Answer & { readonly byMs: number }>,
   now: number
 ): Answered => {
-  const inFlight = new Map(state.inFlight)
+  const extended = new Map<number, InFlight>()
   const outcomes = answers.map((answer): Outcome => {
     const found = answered(state, answer)
     if ("outcome" in found) return found.outcome
-    const running = inFlight.get(answer.seq)
+    const running = extended.get(answer.seq) ?? state.inFlight.get(answer.seq)
     if (running === undefined) return "stale"
-    inFlight.set(answer.seq, { ...running, deadline: Math.max(running.deadline, now + answer.byMs) })
+    extended.set(answer.seq, { ...running, deadline: Math.max(running.deadline, now + answer.byMs) })
     return "done"
   })
-  return { state: outcomes.includes("done") ? { ...state, inFlight } : state, outcomes }
+  return {
+    state: extended.size === 0 ? state : { ...state, inFlight: withAll(state.inFlight, extended) },
+    outcomes
+  }
 }
 
 // --- what ends without an answer -------------------------------------------------------------------------------
@@ -807,17 +845,25 @@ export const releaseKey = (
 
 // --- what the runner has to know -------------------------------------------------------------------------------
 
-/** Whether an event waits that has to be delivered alone. */
-export const suspectDue = (state: GroupState, now: number, keyOrdered: boolean): boolean => {
-  let some = false
-  for (const entry of state.waiting.values()) {
-    if (isSuspect(entry) && entry.notBefore <= now) {
-      some = true
-      break
-    }
-  }
-  return some && dueOf(state, now, keyOrdered).some(([, entry]) => isSuspect(entry))
+/** How many keys have an event that was passed over and could be delivered now, or has to be looked up first. */
+export const freeKeys = (state: GroupState): number => {
+  if (state.deferred.size === 0) return 0
+  const busy = busyKeys(state)
+  let free = 0
+  for (const [key, { seqs }] of state.deferred) if (seqs.length === 0 || !busy.has(key)) free++
+  return free
 }
+
+/** Whether there is an event that has to be delivered alone now, or once it was answered. */
+export const hasSuspects = (state: GroupState): boolean => {
+  for (const entry of state.waiting.values()) if (isSuspect(entry)) return true
+  for (const entry of state.inFlight.values()) if (isSuspect(entry)) return true
+  return false
+}
+
+/** Whether an event waits that has to be delivered alone. */
+export const suspectDue = (state: GroupState, now: number, keyOrdered: boolean): boolean =>
+  dueOf(state, now, { keyOrdered, alone: true, atMost: 1 }).length > 0
 
 /** Whether the member has an event that has to be alone. */
 export const holdsSuspect = (state: GroupState, member: string): boolean => {
@@ -825,15 +871,30 @@ export const holdsSuspect = (state: GroupState, member: string): boolean => {
   return false
 }
 
-/**
- * When something happens by itself: the next deadline, or the next retry of those that are due after a time;
- * `Infinity` for never.
- */
-export const wakeAt = (state: GroupState, after = -Infinity): number => {
+/** When the next delivery runs out; `Infinity` for never. */
+export const nextDeadline = (state: GroupState): number => {
   let at = Infinity
-  for (const { deadline } of state.inFlight.values()) at = Math.min(at, deadline)
-  for (const { notBefore } of state.waiting.values()) if (notBefore > after) at = Math.min(at, notBefore)
+  for (const { deadline } of state.inFlight.values()) if (deadline < at) at = deadline
   return at
+}
+
+/**
+ * How many retries are due, suspects not counted, and when the next one is, suspects included; `Infinity` for never.
+ * Where more are due than is `enough`, nothing further is looked at.
+ */
+export const outlook = (
+  state: GroupState,
+  now: number,
+  enough = Infinity
+): { readonly due: number; readonly next: number } => {
+  let due = 0
+  let next = Infinity
+  for (const entry of state.waiting.values()) {
+    if (entry.notBefore > now) {
+      if (entry.notBefore < next) next = entry.notBefore
+    } else if (!isSuspect(entry) && ++due > enough) return { due, next: now }
+  }
+  return { due, next }
 }
 
 /** The group takes nothing new, although there is: as much as it may is begun and not finished. */

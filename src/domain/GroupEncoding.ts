@@ -5,6 +5,7 @@
  * for what happened, not for what waits; now and then it writes the whole, so that a state is read by few of them.
  */
 import { Result, Schema } from "effect"
+import { Entries } from "./Entries.ts"
 import type { Deferred, Dying, Entry, GroupState, InFlight, RedriveFilter, Waiting } from "./Group.ts"
 
 /** The encoded form's version; a store that holds a newer one is refused. */
@@ -108,17 +109,17 @@ const numbering = () => {
   }
 }
 
-/** Rows of those that are not as they were; of all, where there was nothing before. */
+/** Rows of those that are not as they were; of all, where there was nothing before. And which are not there any more. */
 const rowsOf = <A extends Entry>(
   after: ReadonlyMap<number, A>,
   before: ReadonlyMap<number, A>,
   nameOf: (text: string) => number,
-  last: (entry: A) => number
+  last: (entry: A) => number,
+  gone: (seq: number) => void
 ): ReadonlyArray<Row> => {
   const rows: Array<Row> = []
   if (after === before) return rows
-  for (const [seq, entry] of after) {
-    if (before.get(seq) === entry) continue
+  const changed = (seq: number, entry: A): void => {
     const { attempt, key, letter, member, reason, since, unanswered } = entry
     rows.push([
       seq,
@@ -132,6 +133,7 @@ const rowsOf = <A extends Entry>(
       last(entry)
     ])
   }
+  Entries.from(after).changesSince(Entries.from(before), { changed, gone })
   return rows
 }
 
@@ -139,11 +141,11 @@ type Places = Pick<GroupState, "inFlight" | "waiting" | "dying" | "deferred">
 
 const nothing: Places = { inFlight: new Map(), waiting: new Map(), dying: new Map(), deferred: new Map() }
 
-const encodeRows = (after: GroupState, before: Places) => {
+const encodeRows = (after: GroupState, before: Places, gone: (seq: number) => void) => {
   const names = numbering()
-  const inFlight = rowsOf(after.inFlight, before.inFlight, names.of, ({ deadline }) => deadline)
-  const waiting = rowsOf(after.waiting, before.waiting, names.of, ({ notBefore }) => notBefore)
-  const dying = rowsOf(after.dying, before.dying, names.of, () => 0)
+  const inFlight = rowsOf(after.inFlight, before.inFlight, names.of, ({ deadline }) => deadline, gone)
+  const waiting = rowsOf(after.waiting, before.waiting, names.of, ({ notBefore }) => notBefore, gone)
+  const dying = rowsOf(after.dying, before.dying, names.of, () => 0, gone)
   const deferred = [...after.deferred]
     .filter(([key, passed]) => before.deferred.get(key) !== passed)
     .map(([key, { from, seqs, unlisted }]) => [key, seqs, from ?? null, unlisted])
@@ -153,25 +155,22 @@ const encodeRows = (after: GroupState, before: Places) => {
 
 export const encodeState = (state: GroupState): string =>
   JSON.stringify({
-    ...encodeRows(state, nothing),
+    ...encodeRows(state, nothing, () => {}),
     redrive: state.redrive
   })
 
 /** What is to be done to `before`, and to nothing else, to get `after`. */
 export const encodeChange = (before: GroupState, after: GroupState): string => {
   const gone: Array<number> = []
-  for (const place of ["inFlight", "waiting", "dying"] as const) {
-    if (after[place] === before[place]) continue
-    for (const seq of before[place].keys()) {
-      if (!after.inFlight.has(seq) && !after.waiting.has(seq) && !after.dying.has(seq)) gone.push(seq)
-    }
-  }
+  const rows = encodeRows(after, before, (seq) => {
+    if (!after.inFlight.has(seq) && !after.waiting.has(seq) && !after.dying.has(seq)) gone.push(seq)
+  })
   const goneKeys =
     after.deferred === before.deferred
       ? []
       : [...before.deferred.keys()].filter((key) => !after.deferred.has(key))
   return JSON.stringify({
-    ...encodeRows(after, before),
+    ...rows,
     gone,
     goneKeys,
     ...(after.redrive === before.redrive ? {} : { redrive: after.redrive })

@@ -122,6 +122,13 @@ export const admit = (
   }
 }
 
+const hasEntry = (state: GroupState, test: (entry: Entry) => boolean): boolean => {
+  for (const entries of [state.inFlight, state.waiting, state.dying]) {
+    for (const entry of entries.values()) if (test(entry)) return true
+  }
+  return false
+}
+
 /**
  * Dead letters up to `floor` were trimmed: nothing has to be known of them, and events that were to come back from
  * them cannot.
@@ -131,7 +138,7 @@ export const forgetTrimmed = (state: GroupState, floor: number): GroupState => {
   const known = letters.filter(([, to]) => to > floor)
   const lost = ({ letter }: Entry): boolean => letter !== undefined && letter <= floor
   const here = known.length === letters.length ? state : { ...state, redrive: { plans, letters: known } }
-  if (![...entriesOf(state)].some(([, entry]) => lost(entry))) return here
+  if (!hasEntry(state, lost)) return here
   const kept = <A extends Entry>(entries: ReadonlyMap<number, A>) =>
     new Map([...entries].filter(([, entry]) => !lost(entry)))
   return {

@@ -82,6 +82,8 @@ export interface GroupSettings extends GroupOptions {
   readonly credit: number
   /** Events of a topic that a group may have begun and not finished, before it takes no new ones. */
   readonly window: number
+  /** Events that may soon be delivered again, kept in memory; of all groups of a hub. */
+  readonly cacheBytes: number
   readonly backoff: Omit<RetryPolicy, "maxAttempts">
 }
 
@@ -91,6 +93,7 @@ export const groups: GroupSettings = {
   maxAttempts: 10,
   keyOrdered: false,
   window: 10_000,
+  cacheBytes: 32 * MiB,
   backoff: { baseMs: 1 * second, maxMs: 1 * minute }
 }
 

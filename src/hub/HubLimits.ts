@@ -284,6 +284,12 @@ export const readLimits = (read: Reader): HubLimits => {
       [16, 100_000],
       c.window
     ),
+    cacheBytes: read.int(
+      "GROUP_CACHE_BYTES",
+      "Memory for events that may soon be delivered again, of all groups; 0 reads them from the log.",
+      [0, 4_294_967_296],
+      c.cacheBytes
+    ),
     backoff: {
       baseMs: read.int(
         "GROUP_RETRY_BASE_MS",

@@ -61,11 +61,11 @@ class Ledger {
   >()
   readonly #acked = new Set<number>()
   readonly #ackedLetters = new Set<number>()
-  /** The most that came back from the dead letters at the same time. */
-  mostRedriven = 0
+  /** All that came back from the dead letters. */
+  readonly redriven = new Set<number>()
 
   follow({ after, deliveries, now, operation, outcomes, released }: Step): void {
-    this.mostRedriven = Math.max(this.mostRedriven, GroupView.counts(after).redriven)
+    for (const [, { letter }] of Group.entriesOf(after)) if (letter !== undefined) this.redriven.add(letter)
     for (const { deadline, letter, seq } of deliveries) {
       const lease = this.#leases.get(seq)
       that(lease === undefined || lease.until <= now, seq, "is with two members")
@@ -299,7 +299,8 @@ const promises: Readonly<Record<string, (seen: Seen) => void>> = {
   "what is remembered is bounded": (seen) => {
     const { after, before, deliveries, ledger, setup } = seen
     const tracked = trackedBy(after)
-    that(tracked <= 2 * (setup.window + ledger.mostRedriven), tracked, setup.window)
+    // What comes back has to have no room, and makes its key busy: the next event of it may be passed over.
+    that(tracked <= 2 * (setup.window + ledger.redriven.size), tracked, setup.window)
     const fresh = deliveries.filter(({ seq }) => seq >= before.next)
     // Beside new events, keys that were passed over for the first time may take some of the window.
     if (fresh.length > 0) that(trackedBy(before) < setup.window, trackedBy(before))
@@ -349,7 +350,7 @@ const promises: Readonly<Record<string, (seen: Seen) => void>> = {
     })
   },
 
-  "what people are told is what the model counts": ({ after, allKeys, model, setup }) => {
+  "what people are told is what the model counts": ({ after, allKeys, model, now, setup }) => {
     const head = allKeys.length
     const at = (name: Place["at"]) => model.seqs((place) => place.at === name)
     const counts = GroupView.counts(after)
@@ -376,7 +377,12 @@ const promises: Readonly<Record<string, (seen: Seen) => void>> = {
     const times = model.places.flatMap((place) =>
       place.at === "inFlight" ? [place.deadline] : place.at === "waiting" ? [place.notBefore] : []
     )
-    same(Group.wakeAt(after), Math.min(Infinity, ...times))
+    const { due, next } = Group.outlook(after, -Infinity)
+    same([due, Math.min(next, Group.nextDeadline(after))], [0, Math.min(Infinity, ...times)])
+    const isSuspect = ({ unanswered }: Group.Entry) => unanswered >= 2
+    const waits = [...after.waiting.values()]
+    same(Group.outlook(after, now).due, waits.filter((one) => one.notBefore <= now && !isSuspect(one)).length)
+    same(Group.hasSuspects(after), [...waits, ...after.inFlight.values()].some(isSuspect))
     if (!setup.options.keyOrdered) return
     const blocked = blockedIn(model, after)
     same(GroupView.blockedKeys(after), blocked)

@@ -128,7 +128,7 @@ describe("trimmed events", () => {
 
   describe("of a key of which not all that were passed over are listed", () => {
     /** Of k, ann has 1; 3 and 4 are listed, and 5, 7 and 9 are not. The others are ann's. */
-    const { state } = inOrder(["k", undefined, "k", "k", "k", undefined, "k", undefined, "k"], { window: 8 })
+    const { state } = inOrder(["k", undefined, "k", "k", "k", undefined, "k", undefined, "k"], { window: 6 })
     const passed = { seqs: [3, 4], from: 5, unlisted: 3 }
 
     it("leave the others to be looked up", () => {
@@ -196,7 +196,7 @@ describe("what a trim takes from the group", () => {
   })
 
   it("is all from where what is not listed begins, since nobody knows which it is", () => {
-    const { state } = inOrder(["k", "k", "l", "k", "l", undefined], { window: 5, options: ordered })
+    const { state } = inOrder(["k", "k", "l", "k", "l", undefined], { window: 4, options: ordered })
     expect(state.deferred.get("k")).toEqual({ seqs: [2], from: 4, unlisted: 1 })
     expect(Group.lostTo(state, 3)).toEqual([[2, 2]])
     expect(Group.lostTo(state, 4)).toEqual([

@@ -213,7 +213,7 @@ describe("no letter comes back twice at once", () => {
     const open = refuse(
       claim(inOrder(["k", "l", "m", "k"]).state, {
         options: ordered,
-        window: 8,
+        window: 5,
         candidates: from(5, ["k", "k"])
       }).state,
       { seq: 3 }

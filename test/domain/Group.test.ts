@@ -286,14 +286,14 @@ describe("the window", () => {
     expect(seqs(claim(back, more))).toEqual([1, 2, 3])
   })
 
-  it("holds lists of what was passed over in one half, and leaves the other to what can be delivered", () => {
+  it("holds lists of what was passed over in one half of what is left, and what can be delivered in the other", () => {
     const { state } = inOrder(
       Array.from({ length: 10 }, () => "k"),
       { window: 10 }
     )
-    expect(state.deferred.get("k")).toEqual({ seqs: [2, 3, 4, 5], from: 6, unlisted: 5 })
+    expect(state.deferred.get("k")).toEqual({ seqs: [2, 3, 4, 5, 6], from: 7, unlisted: 4 })
     const others = claim(state, { options: ordered, window: 10, candidates: from(11, keyless(9)) })
-    expect(seqs(others)).toEqual([11, 12, 13, 14, 15])
+    expect(seqs(others)).toEqual([11, 12, 13, 14])
     expect(Group.isStalled(others.state, 19, 10)).toBe(true)
   })
 
@@ -314,12 +314,12 @@ describe("the window", () => {
   })
 })
 
-describe("suspects", () => {
-  const lenient = { now: 1_000, maxAttempts: 10 }
-  const everyone = () => true
-  const once = Group.removeMembers(holding(3), everyone, lenient)
-  const suspects = Group.removeMembers(claim(once).state, everyone, lenient)
+const lenient = { now: 1_000, maxAttempts: 10 }
+const everyone = () => true
+const once = Group.removeMembers(holding(3), everyone, lenient)
+const suspects = Group.removeMembers(claim(once).state, everyone, lenient)
 
+describe("suspects", () => {
   it("are events of which two deliveries ended without a word", () => {
     expect(Group.suspectDue(once, 1_000, false)).toBe(false)
     expect(Group.suspectDue(suspects, 1_000, false)).toBe(true)
@@ -399,19 +399,35 @@ describe("ten thousand acknowledgements out of order", () => {
 
 describe("when something happens by itself", () => {
   it("is never, where nothing was begun", () => {
-    expect(Group.wakeAt(Group.initial("g", 5))).toBe(Infinity)
+    expect(Group.nextDeadline(Group.initial("g", 5))).toBe(Infinity)
+    expect(Group.outlook(Group.initial("g", 5), 1_000)).toEqual({ due: 0, next: Infinity })
   })
 
-  it("is the next deadline or the next retry, whichever is earlier", () => {
-    expect(Group.wakeAt(holding(2))).toBe(1_100)
-    expect(Group.wakeAt(refuse(holding(2), { delayMs: 70 }))).toBe(1_070)
+  it("is the next deadline of a delivery", () => {
+    expect(Group.nextDeadline(holding(2))).toBe(1_100)
+    expect(Group.nextDeadline(refuse(holding(1)))).toBe(Infinity)
   })
 
-  it("is no retry that was due before, where that is asked for; deadlines count all the same", () => {
-    const state = refuse(refuse(holding(3), { delayMs: 70 }), { seq: 2, delayMs: 500 })
-    expect(Group.wakeAt(state, 1_070)).toBe(1_100)
-    const waiting = refuse(state, { seq: 3, delayMs: 600 })
-    expect(Group.wakeAt(waiting, 1_069)).toBe(1_070)
-    expect(Group.wakeAt(waiting, 1_070)).toBe(1_500)
+  it("is the next retry that is not due yet, beside those that are", () => {
+    const two = refuse(refuse(holding(3), { delayMs: 70 }), { seq: 2, delayMs: 500 })
+    expect(Group.outlook(two, 1_069)).toEqual({ due: 0, next: 1_070 })
+    expect(Group.outlook(two, 1_070)).toEqual({ due: 1, next: 1_500 })
+    expect(Group.outlook(two, 1_500)).toEqual({ due: 2, next: Infinity })
+  })
+
+  it("does not have to be known where more is due than anybody asks for", () => {
+    const two = refuse(refuse(holding(3), { delayMs: 70 }), { seq: 2, delayMs: 80 })
+    expect(Group.outlook(two, 1_090, 2)).toEqual({ due: 2, next: Infinity })
+    expect(Group.outlook(two, 1_090, 1)).toEqual({ due: 2, next: 1_090 })
+    expect(Group.outlook(two, 1_090, 0)).toEqual({ due: 1, next: 1_090 })
+  })
+
+  it("is when a suspect is due as well, which is not among the others that are", () => {
+    const held = claim(suspects, { mode: "alone" }).state
+    const handedBack = refuse(held, { seq: 1, mode: "release", delayMs: 70 })
+    expect(Group.outlook(suspects, 999).next).toBe(1_000)
+    expect(Group.outlook(suspects, 1_000)).toEqual({ due: 0, next: Infinity })
+    expect(Group.outlook(handedBack, 1_000)).toEqual({ due: 0, next: 1_070 })
+    expect([once, suspects, held, handedBack].map(Group.hasSuspects)).toEqual([false, true, true, true])
   })
 })

@@ -105,12 +105,22 @@ export class NaiveGroup {
 
   /** How much of the window is taken. */
   get tracked(): number {
-    let n = this.seqs(isBegun).length
+    return this.seqs(isBegun).length + this.#behind
+  }
+
+  /** What those that were passed over take of it. */
+  get #behind(): number {
+    let n = 0
     const keys = new Set([...this.keys, ...this.froms.keys()])
     for (const key of keys) {
       if (key !== undefined) n += Math.max(this.listed(key).length, this.froms.has(key) ? 1 : 0)
     }
     return n
+  }
+
+  /** As much is left for others as those take that were passed over. */
+  #hasRoomToList(window: number): boolean {
+    return window - this.tracked > this.#behind
   }
 
   // --- what happens ------------------------------------------------------------------------------------------
@@ -271,8 +281,7 @@ export class NaiveGroup {
         key !== undefined &&
         (this.froms.has(key) || this.ofKey(key, "inFlight", "waiting", "dying", "passed").length > 0)
       if (isBlocked) {
-        const listed =
-          !this.froms.has(key) && this.listed(key).length < 64 && window - this.tracked > window / 2
+        const listed = !this.froms.has(key) && this.listed(key).length < 64 && this.#hasRoomToList(window)
         if (!listed) this.froms.set(key, this.froms.get(key) ?? seq)
         this.places[seq - 1] = { at: "passed", listed }
       } else if (isFull() || this.tracked >= window) {
@@ -372,7 +381,7 @@ export class NaiveGroup {
     const here = this.unlisted(key).filter((seq) => seq <= to)
     for (const seq of here) {
       const n = this.listed(key).length
-      if (n > 0 && (n >= 64 || window - this.tracked <= window / 2)) {
+      if (n > 0 && (n >= 64 || !this.#hasRoomToList(window))) {
         this.froms.set(key, seq)
         return
       }

@@ -17,6 +17,7 @@ import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { endMember, type GroupMember } from "./groupMember.ts"
 import { type Environment, GroupRunner, type RunningGroup } from "./GroupRunner.ts"
 import * as metrics from "./metrics.ts"
+import { RecordCache } from "./RecordCache.ts"
 import { positionsOf } from "./positions.ts"
 
 const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Settings.groups) {
@@ -58,6 +59,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     clock,
     random,
     recorder: yield* metrics.recorder,
+    cache: new RecordCache(settings.cacheBytes),
     newGeneration: ids.next,
     fork: (effect) => fork(effect),
     isLive: (member) => live.has(member),

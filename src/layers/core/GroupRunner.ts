@@ -29,6 +29,8 @@ import { type Allotment, type AnswerCommand, decideRound, type Departure, type R
 import * as groupSource from "./groupSource.ts"
 import * as metrics from "./metrics.ts"
 import { RecordBuffer } from "./RecordBuffer.ts"
+import type { RecordCache } from "./RecordCache.ts"
+import { RetryPace } from "./RetryPace.ts"
 
 export interface Environment {
   readonly store: EventStore["Service"]
@@ -38,6 +40,7 @@ export interface Environment {
   readonly clock: Clock.Clock
   readonly random: Random.Random
   readonly recorder: metrics.Recorder
+  readonly cache: RecordCache
   readonly newGeneration: () => string
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   /** Members that are connected to this hub. */
@@ -53,7 +56,7 @@ export interface Environment {
 const roundLimit = 512
 
 /** The part of what is handed out that retries have for sure, beside fresh events without end. */
-const retryShare = 0.1
+const retryShare = 0.05
 
 /** How far a group in key order looks ahead for what it can deliver, at most. */
 const maxLookahead = { factor: 32, records: 4_096 }
@@ -106,10 +109,20 @@ export class GroupRunner {
   #turn = 0
   /** Retries that are to come before anything else: a part of one for each event that is handed out. */
   #retriesDue = 0
+  readonly #retryPace = new RetryPace(retryShare)
+  /** When those that are due and had to share come. */
+  #retriesAt = Infinity
+  #known:
+    | (ReturnType<typeof Group.outlook> & {
+        readonly now: number
+        readonly waiting: Group.GroupState["waiting"]
+      })
+    | undefined
   /** By how much more than what is wanted is looked at, since much of it is passed over. */
   #lookahead = 2
   /** A suspect was with the only member: others get their turn before the next one. */
   #hasHadSuspect = false
+  #mayHaveSuspects = true
   /** How far the store's clock is ahead of this hub's, as of the last round. */
   #clockAhead = 0
   /** The store failed: what members could not be given, or could not answer meanwhile, is to be made good. */
@@ -164,7 +177,7 @@ export class GroupRunner {
 
   /** An event is due that has to be delivered alone. */
   get hasSuspectDue(): boolean {
-    return this.#state !== undefined && this.#hasSuspect(this.#state)
+    return this.#state !== undefined && this.#hasSuspect(this.#state, this.#now())
   }
 
   /** A round is under way that may deliver something. */
@@ -215,9 +228,10 @@ export class GroupRunner {
       if (this.#group.isRemoved) return this.#dismiss()
       const known = this.#state ?? (yield* this.#env.groups.read(this.#at)) ?? Group.initial("", 0)
       yield* this.#checkHistory(known)
-      const allotments = this.#allot(known)
+      const began = this.#now()
+      const allotments = this.#allot(known, began)
       this.#isHandingOut = allotments.length > 0
-      return yield* this.#roundFrom(known, allotments).pipe(
+      return yield* this.#roundFrom(known, allotments, began).pipe(
         Effect.ensuring(Effect.sync(() => this.#giveBack(allotments)))
       )
     })
@@ -243,12 +257,13 @@ export class GroupRunner {
     })
   }
 
-  #roundFrom(known: Group.GroupState, allotments: ReadonlyArray<Allotment>) {
+  #roundFrom(known: Group.GroupState, allotments: ReadonlyArray<Allotment>, began: number) {
     return Effect.gen({ self: this }, function* () {
-      const began = this.#now()
       const { store } = this.#env
       const candidates = yield* this.#candidates(known, allotments)
-      const listings = allotments.length > 0 ? yield* groupSource.findUnlisted(store, this.topic, known) : []
+      const looked =
+        allotments.length > 0 ? yield* groupSource.findUnlisted(store, this.topic, known) : undefined
+      const listings = looked?.listings ?? []
       const letters = this.#canAdmit() ? yield* groupSource.findLetters(store, this.#at, known) : undefined
       // All at once: an answer that came before a departure has to be in its round, or in an earlier one.
       const taken = this.#answers
@@ -289,6 +304,7 @@ export class GroupRunner {
             buried,
             unread,
             allotments,
+            retriesAtMost: this.#retryPace.left(began),
             candidates,
             listings,
             letters
@@ -302,6 +318,7 @@ export class GroupRunner {
       }
       this.#isAdopted = true
       const round = exit.value
+      if (round.lapsed || round.before !== known) this.#mayHaveSuspects = true
       this.#state = round.state
       this.#clockAhead = round.now - this.#env.clock.currentTimeMillisUnsafe()
       this.#settleAnswers(answers, round)
@@ -311,10 +328,13 @@ export class GroupRunner {
         done()
       }
       const delivered = yield* this.#deliver(round, candidates)
+      this.#retryPace.took(round)
+      this.#retriesDue = Math.min(roundLimit, this.#retriesDue + delivered * retryShare)
+      if (round.state.deferred.size > 0) this.#keepListed(round.state, candidates, looked?.records ?? [])
       if (round.state.dying.size > 0) this.#buryDying(round.state)
       this.#lookFurther(round.state, candidates, allotments, delivered)
       this.#buffer.forgetBefore(round.state.next)
-      this.#schedule(round.state, began)
+      this.#schedule(round.state, Math.min(began, round.now))
       return (
         delivered > 0 ||
         round.lapsed ||
@@ -370,17 +390,18 @@ export class GroupRunner {
     return this.#takers().length > 0
   }
 
-  #hasSuspect(state: Group.GroupState): boolean {
-    return Group.suspectDue(state, this.#now(), this.#group.options.keyOrdered)
+  #hasSuspect(state: Group.GroupState, now: number): boolean {
+    if (this.#mayHaveSuspects) this.#mayHaveSuspects = Group.hasSuspects(state)
+    return this.#mayHaveSuspects && Group.suspectDue(state, now, this.#group.options.keyOrdered)
   }
 
   /** Divides what there is to deliver among the members that have credit, each time beginning with another. */
-  #allot(state: Group.GroupState): ReadonlyArray<Allotment> {
+  #allot(state: Group.GroupState, now: number): ReadonlyArray<Allotment> {
     const takers = this.#takers()
-    const work = this.#work(state, this.#now())
+    const work = this.#work(state, now)
     const allotments: Array<Allotment> = []
     const [only] = takers
-    const hasSuspect = this.#hasSuspect(state)
+    const hasSuspect = this.#hasSuspect(state, now)
     if (!hasSuspect) {
       for (const member of takers) if (member.holdFor === this && isIdle(member)) this.#letGo(member)
     } else if (this.#hasHadSuspect && work > 0 && takers.length === 1 && isIdle(only!)) {
@@ -393,12 +414,16 @@ export class GroupRunner {
       if (alone !== undefined) {
         // All of its credit, so that nothing joins the suspect.
         alone.reserved += alone.credit
-        allotments.push({ member: alone, limit: alone.credit, mode: "alone", retriesFirst: 1 })
+        allotments.push({ member: alone, limit: alone.credit, toBeFreed: 0, mode: "alone", retriesFirst: 1 })
         this.#hasHadSuspect = true
       }
     }
     const { starved } = this.#group
-    const shared = takers.filter((member) => member.holdFor === undefined && freeCredit(member) > 0)
+    // Where other topics wait for credit, they get what is freed.
+    const isAsked = [...starved].some((runner) => runner !== this)
+    const freeing = isAsked ? new Map<GroupMember, number>() : this.#freeing()
+    const creditOf = (member: GroupMember) => freeCredit(member) + (freeing.get(member) ?? 0)
+    const shared = takers.filter((member) => member.holdFor === undefined && creditOf(member) > 0)
     if ((work > 0 || hasSuspect) && shared.length === 0) starved.add(this)
     else starved.delete(this)
     if (work === 0 || shared.length === 0) return allotments
@@ -407,15 +432,31 @@ export class GroupRunner {
     const first = this.#turn++ % shared.length
     for (let i = 0; i < shared.length; i++) {
       const member = shared[(first + i) % shared.length]!
-      const free = freeCredit(member)
+      const free = creditOf(member)
       const limit = Math.min(each, Math.max(1, Math.ceil(free / (others + 1))), free)
+      const toBeFreed = Math.max(0, limit - Math.max(0, freeCredit(member)))
       member.reserved += limit
-      this.#retriesDue += limit * retryShare
       const retriesFirst = Math.floor(this.#retriesDue)
       this.#retriesDue -= retriesFirst
-      allotments.push({ member, limit, mode: "shared", retriesFirst })
+      allotments.push({ member, limit, toBeFreed, mode: "shared", retriesFirst })
     }
     return allotments
+  }
+
+  /** Credit that the answers which wait are going to free: what follows them can be in the same round. */
+  #freeing(): ReadonlyMap<GroupMember, number> {
+    const freeing = new Map<GroupMember, number>()
+    const seen = new Set<Held>()
+    for (const { answer, member } of this.#answers) {
+      if (answer._tag === "Extend") continue
+      for (const id of answer.ids) {
+        const delivery = member.held.get(this.topic)?.get(id)
+        if (delivery === undefined || !delivery.isOpen || seen.has(delivery)) continue
+        seen.add(delivery)
+        freeing.set(member, (freeing.get(member) ?? 0) + 1)
+      }
+    }
+    return freeing
   }
 
   /** Who gets the suspect: somebody idle, else whoever is nearest to it gets nothing more until then. */
@@ -430,15 +471,29 @@ export class GroupRunner {
     return isIdle(nearest) ? nearest : undefined
   }
 
+  /** What is known of the retries; looked up again when other ones wait, or the next is due. */
+  #outlook(
+    state: Group.GroupState,
+    now: number,
+    enough: number
+  ): { readonly due: number; readonly next: number } {
+    const known = this.#known
+    if (known?.waiting === state.waiting && now >= known.now && now < known.next) return known
+    const found = Group.outlook(state, now, enough)
+    this.#known = { ...found, now, waiting: state.waiting }
+    return found
+  }
+
   /** About how many events could be delivered now. */
   #work(state: Group.GroupState, now: number): number {
     let work = Math.max(0, this.#buffer.head - state.next + 1)
-    for (const entry of state.waiting.values()) {
-      if (entry.notBefore <= now && !Group.isSuspect(entry)) work++
-    }
-    // At most one event of a key at a time, and none that would have to be looked up first.
-    for (const { from, seqs } of state.deferred.values()) if (seqs.length > 0 || from !== undefined) work++
-    return work
+    const allowed = this.#retryPace.left(now)
+    const { due } = this.#outlook(state, now, allowed)
+    this.#retriesAt = due > allowed ? this.#retryPace.nextAt(now) : Infinity
+    work += Math.min(due, allowed)
+    // At most one event of a key at a time, and what waits here may free any of them.
+    const isFreeing = this.#answers.length + this.#departures.length + this.#buried.length > 0
+    return work + (isFreeing ? state.deferred.size : Group.freeKeys(state))
   }
 
   /** What the group has not looked at yet: from memory, or from the store. */
@@ -461,6 +516,17 @@ export class GroupRunner {
           }
         })
     )
+  }
+
+  /** Events that were passed over and come next of their keys. */
+  #keepListed(state: Group.GroupState, ...read: ReadonlyArray<ReadonlyArray<StoredRecord>>): void {
+    for (const records of read) {
+      for (const record of records) {
+        const passed = record.key === undefined ? undefined : state.deferred.get(record.key)
+        const [first = Infinity] = passed?.seqs ?? []
+        if (record.seq >= first && record.seq < (passed?.from ?? state.next)) this.#env.cache.keep(record)
+      }
+    }
   }
 
   /** A group in key order passes over events whose key is busy: where there are many, it looks further. */
@@ -540,6 +606,7 @@ export class GroupRunner {
           const delivery = member.held.get(this.topic)?.get(id)
           if (outcomes[i] === "stale" && delivery !== undefined && isCurrent(round.state, member, delivery))
             return
+          if (answer._tag === "Ack" && delivery !== undefined) this.#env.cache.drop(this.topic, delivery.seq)
           freed = this.#release(member, id) || freed
         })
       }
@@ -627,13 +694,14 @@ export class GroupRunner {
         const events: Array<GroupEvent> = []
         const held = member.held.get(this.topic) ?? new Map<string, Held>()
         member.held.set(this.topic, held)
-        for (const { attempt, deadline, redelivered, seq } of deliveries) {
+        for (const { attempt, deadline, letter, redelivered, seq } of deliveries) {
           const record = found.get(seq)?.record
           if (record === undefined) {
             this.#unread.push(seq)
             continue
           }
           held.set(record.id, { seq, attempt, generation: round.state.generation, isOpen: true })
+          if (letter === undefined) this.#env.cache.keep(record)
           member.inFlight++
           events.push({ record, attempt, redelivered, deadline })
         }
@@ -656,7 +724,10 @@ export class GroupRunner {
       const found = new Map<number, groupSource.Found>()
       const first = candidates[0]?.seq ?? Infinity
       const missing = wanted.filter(({ letter, seq }) => {
-        const record = letter === undefined ? (candidates[seq - first] ?? this.#buffer.get(seq)) : undefined
+        const record =
+          letter === undefined
+            ? (candidates[seq - first] ?? this.#env.cache.get(this.topic, seq) ?? this.#buffer.get(seq))
+            : undefined
         if (record !== undefined) found.set(seq, { record, redrives: 0 })
         return record === undefined
       })
@@ -734,11 +805,14 @@ export class GroupRunner {
 
   /**
    * Wakes when the next deadline passes or the next retry is due, if anybody could be given something then.
-   * Retries that were due when the round began wait for credit, which wakes by itself.
+   * Retries that were due before the round `began` wait for credit, which wakes by itself; no other does.
    */
   #schedule(state: Group.GroupState, began: number): void {
     const now = this.#now()
-    const at = this.#group.members.size === 0 ? Infinity : Group.wakeAt(state, began)
+    if (this.#group.members.size === 0) return this.#clearTimer()
+    const hasToShare = this.#retriesAt !== Infinity
+    const retriesAt = hasToShare ? this.#retriesAt : this.#outlook(state, began - 1, Infinity).next
+    const at = Math.min(retriesAt, Group.nextDeadline(state))
     if (at === Infinity) return this.#clearTimer()
     const due = Math.max(at, now + 1)
     if (this.#timer !== undefined && this.#timer.at <= due && this.#timer.at > now) return

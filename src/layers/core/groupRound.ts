@@ -30,6 +30,8 @@ export interface Departure {
 export interface Allotment {
   readonly member: GroupMember
   readonly limit: number
+  /** How much of the limit is credit that answers are to free in this round. */
+  readonly toBeFreed: number
   readonly mode: "shared" | "alone"
   /** How many retries come before anything else. */
   readonly retriesFirst: number
@@ -44,6 +46,9 @@ export interface Round {
     readonly allotment: Allotment
     readonly deliveries: ReadonlyArray<Group.Delivery>
   }>
+  /** How many of the deliveries are retries, suspects not counted, and how many are the first of their events. */
+  readonly retries: number
+  readonly fresh: number
   /** Events that will not come, since they were trimmed. */
   readonly lost: Ranges.Ranges
   /** Deliveries ended without an answer. */
@@ -79,6 +84,8 @@ export interface RoundInput {
   /** Events that were claimed, and could not be read: nobody has them. */
   readonly unread: ReadonlyArray<number>
   readonly allotments: ReadonlyArray<Allotment>
+  /** Retries that may be handed out, suspects not counted. */
+  readonly retriesAtMost: number
   readonly candidates: ReadonlyArray<StoredRecord>
   /** Events that were passed over, and found again in the log. */
   readonly listings: ReadonlyArray<Group.Listing>
@@ -202,14 +209,22 @@ export const decideRound = (round: RoundInput): Round => {
   state = Group.list(state, round.listings, round.settings.window)
   if (round.letters !== undefined) state = GroupRedrive.admit(state, round.letters, now)
 
+  const freed = new Map<GroupMember, number>()
+  for (const [{ answer, member }, results] of outcomes) {
+    if (answer._tag === "Extend") continue
+    freed.set(member, (freed.get(member) ?? 0) + results.filter((outcome) => outcome === "done").length)
+  }
   const claims: Array<Round["claims"][number]> = []
   const hasOthers = round.allotments.length > 1
+  let retries = 0
+  let fresh = 0
   for (const allotment of round.allotments) {
     const claimed = Group.claim(state, {
       now,
       member: allotment.member.id,
-      limit: allotment.limit,
+      limit: allotment.limit - Math.max(0, allotment.toBeFreed - (freed.get(allotment.member) ?? 0)),
       retriesFirst: allotment.retriesFirst,
+      retriesAtMost: round.retriesAtMost - retries,
       mode: allotment.mode,
       hasOthers: hasOthers && allotment.mode === "shared",
       candidates: round.candidates.slice(Math.max(0, state.next - (round.candidates[0]?.seq ?? 0))),
@@ -217,8 +232,13 @@ export const decideRound = (round: RoundInput): Round => {
       window: round.settings.window
     })
     state = claimed.state
+    if (allotment.mode === "shared") {
+      const again = claimed.deliveries.filter(({ redelivered }) => redelivered).length
+      retries += again
+      fresh += claimed.deliveries.length - again
+    }
     claims.push({ allotment, deliveries: claimed.deliveries })
   }
   if (state !== initial) state = Group.sampled(state, now)
-  return { before: round.before, state, outcomes, claims, lost, lapsed, now }
+  return { before: round.before, state, outcomes, claims, retries, fresh, lost, lapsed, now }
 }

@@ -19,14 +19,20 @@ const lookAt = { limit: 2_000, maxBytes: 1024 * 1024 }
 /** Letters that one look reads. */
 const lettersAtOnce = 256
 
+export interface FoundUnlisted {
+  readonly listings: ReadonlyArray<Group.Listing>
+  /** What was read for it. */
+  readonly records: ReadonlyArray<StoredRecord>
+}
+
 /** Looks up events that were passed over and are not listed, of all keys that have none listed. */
 export const findUnlisted = (
   store: Store,
   topic: string,
   state: Group.GroupState
-): Effect.Effect<ReadonlyArray<Group.Listing>, StoreUnavailable> => {
+): Effect.Effect<FoundUnlisted, StoreUnavailable> => {
   const keys = Group.unlistedKeys(state)
-  if (keys.size === 0) return Effect.succeed([])
+  if (keys.size === 0) return Effect.succeed({ listings: [], records: [] })
   const after = Math.min(...keys.values()) - 1
   const limit = Math.min(lookAt.limit, state.next - 1 - after)
   return Effect.map(store.read({ ...lookAt, topic, after, limit }), (records) => {
@@ -36,9 +42,8 @@ export const findUnlisted = (
       const one = key === undefined || seq >= state.next ? undefined : found.get(key)
       if (one !== undefined && seq >= one.from) one.seqs.push(seq)
     }
-    return Array.from(found, ([key, { from, seqs }]) => ({ key, from, to, seqs })).filter(
-      ({ from }) => from <= to
-    )
+    const listings = Array.from(found, ([key, { from, seqs }]) => ({ key, from, to, seqs }))
+    return { listings: listings.filter(({ from }) => from <= to), records }
   })
 }
 
@@ -98,11 +103,18 @@ export interface Fetched {
 /** The longest part of a topic that one look reads for the sake of some events in it. */
 const longestRun = 512
 
+/** Reading so many events costs less than another read. */
+const longestGap = 12
+
 /** Positions that stand close together are read together. */
 const runFrom = (positions: ReadonlyArray<number>): number => {
   const first = positions[0]!
   let n = 1
-  while (n < positions.length && positions[n]! - positions[n - 1]! <= 4 && positions[n]! - first < longestRun)
+  while (
+    n < positions.length &&
+    positions[n]! - positions[n - 1]! <= longestGap &&
+    positions[n]! - first < longestRun
+  )
     n++
   return n
 }
