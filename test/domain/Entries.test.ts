@@ -26,6 +26,9 @@ const same = (entries: Entries<Keyed>, model: ReadonlyMap<number, Keyed>): void 
     expect(entries.get(at)).toBe(model.get(at))
     expect(entries.has(at)).toBe(model.has(at))
   }
+  for (const least of [-1, 5, 12]) {
+    expect(entries.find((_, at) => at > least)).toEqual(inOrder.find(([at]) => at > least))
+  }
   for (const key of ["a", "b"]) {
     expect(entries.countOf(key)).toBe(inOrder.filter(([, one]) => one.key === key).length)
   }
