@@ -227,6 +227,7 @@ export class GroupRunner {
     return Effect.gen({ self: this }, function* () {
       if (this.#group.isRemoved) return this.#dismiss()
       const known = this.#state ?? (yield* this.#env.groups.read(this.#at)) ?? Group.initial("", 0)
+      if (this.#state === undefined) this.#mayHaveSuspects = true
       yield* this.#checkHistory(known)
       const began = this.#now()
       const allotments = this.#allot(known, began)

@@ -339,6 +339,6 @@ describe("GroupDispatcher, whatever happens", () => {
           Effect.runPromise
         )
       ),
-      { numRuns: 200 }
+      { numRuns: 1_000 }
     ))
 })
