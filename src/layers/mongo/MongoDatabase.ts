@@ -1,0 +1,202 @@
+/**
+ * A MongoDB database as the store of any number of hubs: connected, checked, with its collections and indexes made,
+ * and with what the server cannot do found out once.
+ *
+ * Nothing here or in the stores beside it needs a transaction of several documents: the hub runs on a standalone
+ * server, and on others that speak the wire protocol. Only an application's own write and its outbox record share one.
+ */
+import { type ClientSession, type Db, MongoClient, MongoError, type MongoClientOptions } from "mongodb"
+import { Context, Effect, Layer, Schema, type Scope } from "effect"
+import { Ids } from "../../services/Ids.ts"
+import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { migrate, SchemaProblem } from "./schema.ts"
+
+/** The database cannot be this hub's store. */
+export class CannotConnect extends Schema.TaggedError<CannotConnect>()("CannotConnect", {
+  /** Without its user and password. */
+  url: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `cannot use ${this.url} as the hub's store: ${this.reason}`
+  }
+}
+
+export interface Options {
+  /** The database is the one that its path names, else `prom`. */
+  readonly url: string
+  /** How long an operation looks for a server that can do it, in milliseconds. */
+  readonly serverSelectionTimeoutMs?: number
+  /** How long an operation waits for an answer, in milliseconds. */
+  readonly socketTimeoutMs?: number
+  /** Connections to each server, at most. */
+  readonly maxPoolSize?: number
+  /** What else the driver is to be told; `monitorCommands` above all. */
+  readonly client?: Pick<MongoClientOptions, "appName" | "monitorCommands" | "tls" | "tlsCAFile">
+}
+
+export const defaults = { serverSelectionTimeoutMs: 5_000, socketTimeoutMs: 15_000, maxPoolSize: 20 }
+
+/** What not every server can do. */
+export interface Features {
+  /** It is MongoDB itself, whose plans and errors are known. */
+  readonly mongodb: boolean
+  readonly version: string
+  /** Several documents in one transaction: replica sets and sharded clusters. */
+  readonly transactions: boolean
+  readonly changeStreams: boolean
+  readonly sharded: boolean
+}
+
+export class MongoDatabase extends Context.Service<
+  MongoDatabase,
+  {
+    readonly client: MongoClient
+    readonly db: Db
+    /** The id of this life of the store. */
+    readonly history: string
+    readonly features: Features
+    /**
+     * Calls the driver. What the server or the way to it is to blame for fails with StoreUnavailable; anything else
+     * is a defect.
+     */
+    readonly use: <A>(operation: string, f: (db: Db) => Promise<A>) => Effect.Effect<A, StoreUnavailable>
+    /** The server's time, without asking it: its last answer, and what has passed since by a clock that never jumps. */
+    readonly now: () => number
+  }
+>()("event-hub/layers/mongo/MongoDatabase") {}
+
+/** The transaction that a program is in: what is written inside takes part. */
+export class MongoSession extends Context.Service<MongoSession, ClientSession>()(
+  "event-hub/layers/mongo/MongoSession"
+) {}
+
+/** The collection exists, or is being made by somebody else at this moment. */
+const isMongoError = (error: unknown): error is MongoError => error instanceof MongoError
+
+/** Codes of https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml that are about what was asked. */
+const askedWrongly = new Set([
+  2, // BadValue
+  9, // FailedToParse
+  14, // TypeMismatch
+  40, // ConflictingUpdateOperators
+  11_000 // DuplicateKey
+])
+
+/**
+ * Whether an error of the driver is about the server or the way to it. A duplicate key or a command that the server
+ * does not understand is not: trying again would not help.
+ */
+export const isUnavailable = (error: unknown): boolean =>
+  isMongoError(error) && !(typeof error.code === "number" && askedWrongly.has(error.code))
+
+export const tryUse = <A>(operation: string, f: () => Promise<A>): Effect.Effect<A, StoreUnavailable> =>
+  Effect.tryPromise({ try: f, catch: (cause) => cause }).pipe(
+    Effect.catch((cause) =>
+      isUnavailable(cause) ? Effect.fail(new StoreUnavailable({ operation, cause })) : Effect.die(cause)
+    )
+  )
+
+/** Without user, password and options. */
+const withoutSecrets = (url: string): string => url.replace(/\/\/[^@/]*@/, "//").replace(/\?.*$/, "")
+
+const reasonOf = (error: unknown): string => {
+  if (error instanceof SchemaProblem) return error.message
+  return error instanceof Error ? error.message : String(error)
+}
+
+const featuresOf = async (db: Db): Promise<Features> => {
+  const hello = await db.command({ hello: 1 })
+  const build: unknown = await db
+    .admin()
+    .command({ buildInfo: 1 })
+    .catch(() => ({}))
+  const sharded = hello["msg"] === "isdbgrid"
+  const replicated = typeof hello["setName"] === "string" || sharded
+  const text = (name: string): string | undefined => {
+    const value: unknown =
+      build instanceof Object ? Object.getOwnPropertyDescriptor(build, name)?.value : undefined
+    return typeof value === "string" ? value : undefined
+  }
+  const isForeign = build instanceof Object && "ferretdb" in build
+  return {
+    mongodb: !isForeign,
+    version: text("version") ?? "unknown",
+    transactions: replicated && !isForeign,
+    changeStreams: replicated && !isForeign,
+    sharded
+  }
+}
+
+/** How often the server is asked for its time, in milliseconds. Clocks that never jump drift a second a day. */
+const askTimeEvery = 30_000
+
+const timeOf = async (db: Db): Promise<{ readonly server: number; readonly here: number }> => {
+  const before = performance.now()
+  const hello = await db.command({ hello: 1 })
+  const after = performance.now()
+  const local: unknown = hello["localTime"]
+  return { server: local instanceof Date ? local.getTime() : Date.now(), here: (before + after) / 2 }
+}
+
+const make = ({
+  client: more,
+  url,
+  ...given
+}: Options): Effect.Effect<MongoDatabase["Service"], CannotConnect, Ids | Scope.Scope> =>
+  Effect.gen(function* () {
+    const options = { ...defaults, ...given }
+    const ids = yield* Ids
+    const refuse = (error: unknown) =>
+      new CannotConnect({ url: withoutSecrets(url), reason: reasonOf(error) })
+    const client = yield* Effect.try({
+      try: () =>
+        new MongoClient(url, {
+          appName: "event-hub",
+          ...more,
+          serverSelectionTimeoutMS: options.serverSelectionTimeoutMs,
+          connectTimeoutMS: options.serverSelectionTimeoutMs,
+          socketTimeoutMS: options.socketTimeoutMs,
+          waitQueueTimeoutMS: options.socketTimeoutMs,
+          maxPoolSize: options.maxPoolSize,
+          retryWrites: true,
+          retryReads: true,
+          writeConcern: { w: "majority", journal: true, wtimeoutMS: options.socketTimeoutMs },
+          readConcern: { level: "majority" },
+          readPreference: "primary",
+          // What a client says is kept as it said it, and nothing that it did not say is.
+          ignoreUndefined: true,
+          serializeFunctions: false
+        }),
+      catch: refuse
+    })
+    yield* Effect.addFinalizer(() => Effect.promise(() => client.close().catch(() => {})))
+    const db = client.db(client.options.dbName === "test" && !/\/test(\?|$)/.test(url) ? "prom" : undefined)
+    const { features, history, time } = yield* Effect.tryPromise({
+      try: async () => {
+        const features = await featuresOf(db)
+        const history = await migrate(db, ids.next())
+        return { features, history, time: await timeOf(db) }
+      },
+      catch: refuse
+    })
+    let known = time
+    const ask = Effect.promise(() =>
+      timeOf(db).then(
+        (found) => void (known = found),
+        () => {}
+      )
+    )
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(askTimeEvery), ask)))
+    return MongoDatabase.of({
+      client,
+      db,
+      history,
+      features,
+      use: (operation, f) => tryUse(operation, () => f(db)),
+      now: () => Math.round(known.server + performance.now() - known.here)
+    })
+  })
+
+export const layer = (options: Options): Layer.Layer<MongoDatabase, CannotConnect, Ids> =>
+  Layer.effect(MongoDatabase, make(options))
