@@ -84,6 +84,8 @@ export interface GroupSettings extends GroupOptions {
   readonly window: number
   /** Events that may soon be delivered again, kept in memory; of all groups of a hub. */
   readonly cacheBytes: number
+  /** How often a hub looks for itself at what others did to its groups, in milliseconds, beside being told. */
+  readonly refreshMs: number
   readonly backoff: Omit<RetryPolicy, "maxAttempts">
 }
 
@@ -94,6 +96,7 @@ export const groups: GroupSettings = {
   keyOrdered: false,
   window: 10_000,
   cacheBytes: 32 * MiB,
+  refreshMs: 5 * second,
   backoff: { baseMs: 1 * second, maxMs: 1 * minute }
 }
 
@@ -178,4 +181,19 @@ export const dedupe: DedupeSettings = {
   keepMs: 7 * 24 * hour,
   leaseMs: 30 * second,
   maxDelayMs: 5 * second
+}
+
+export interface MongoSettings {
+  /** How long an operation looks for a server that can do it. */
+  readonly serverSelectionTimeoutMs: number
+  /** How long an operation waits for its answer. */
+  readonly socketTimeoutMs: number
+  /** Connections to each server, at most. */
+  readonly maxPoolSize: number
+}
+
+export const mongo: MongoSettings = {
+  serverSelectionTimeoutMs: 5 * second,
+  socketTimeoutMs: 15 * second,
+  maxPoolSize: 20
 }

@@ -3,7 +3,7 @@
  *
  * `modify` is all the delivery logic asks of a backend; the logic itself is written once, in domain/Group.
  */
-import { Context, type Effect, Schema } from "effect"
+import { Context, type Effect, Schema, type Stream } from "effect"
 import type { GroupConflict, GroupOptions, GroupState, Registration } from "../domain/Group.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
 
@@ -14,6 +14,12 @@ export class GroupNotFound extends Schema.TaggedError<GroupNotFound>()("GroupNot
   override get message() {
     return `there is no group '${this.group}'`
   }
+}
+
+/** What changed; no topic: who is registered, or paused, or that it is gone. */
+export interface GroupChange {
+  readonly group: string
+  readonly topic: string | undefined
 }
 
 export interface GroupCursor {
@@ -94,5 +100,11 @@ export class GroupStore extends Context.Service<
 
     /** The states of one group, in the order of the topics. */
     readonly topicsOf: (group: string) => Effect.Effect<ReadonlyArray<GroupCursor>, StoreUnavailable>
+
+    /**
+     * What another hub has changed: a group's state on a topic, or the group itself. A hint and never the truth: it may
+     * repeat, come late, or miss. An exclusive store has none.
+     */
+    readonly changes: Stream.Stream<ReadonlyArray<GroupChange>>
   }
 >()("event-hub/services/GroupStore") {}

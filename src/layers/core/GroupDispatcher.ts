@@ -10,7 +10,7 @@ import * as Topic from "../../domain/Topic.ts"
 import { Appender } from "../../services/Appender.ts"
 import { EventStore, type Growth } from "../../services/EventStore.ts"
 import { GroupDelivery, type Member, type Membership } from "../../services/GroupDelivery.ts"
-import { GroupStore } from "../../services/GroupStore.ts"
+import { type GroupChange, GroupStore } from "../../services/GroupStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { UnrecoverablePosition } from "../../services/LiveFeed.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
@@ -112,6 +112,37 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     Stream.runForEach((topics) => Effect.sync(() => grown(topics))),
     Effect.forkScoped
   )
+
+  /** Looks at what became of these groups: paused, removed, or at work in another hub. */
+  const refresh = (names: Iterable<string>): Effect.Effect<void, StoreUnavailable> =>
+    Effect.gen(function* () {
+      const known = [...names].filter((name) => groups.has(name))
+      if (known.length === 0) return
+      const registrations = new Map((yield* groupStore.list).map((one) => [one.group, one]))
+      for (const name of known) {
+        const group = groups.get(name)
+        if (group === undefined) continue
+        const registration = registrations.get(name)
+        if (registration === undefined) dismiss(group)
+        else group.isPaused = registration.paused
+        for (const runner of group.runners.values()) runner.wake()
+      }
+    })
+
+  const changedElsewhere = (changes: ReadonlyArray<GroupChange>) => {
+    const whole = new Set<string>()
+    for (const { group, topic } of changes) {
+      if (topic === undefined) whole.add(group)
+      else groups.get(group)?.runners.get(topic)?.wake()
+    }
+    return Effect.ignore(refresh(whole))
+  }
+
+  yield* groupStore.changes.pipe(Stream.runForEach(changedElsewhere), Effect.forkScoped)
+  if (!groupStore.exclusive) {
+    const look = Effect.suspend(() => Effect.ignore(refresh(groups.keys())))
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(settings.refreshMs), look)))
+  }
 
   /** Every topic of the pattern, with its last seq. */
   const headsOf = (pattern: Topic.Pattern): Effect.Effect<ReadonlyMap<string, Position>, StoreUnavailable> =>
@@ -264,16 +295,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
       draining = true
       return roundsUnderWay
     }),
-    refresh: (name) =>
-      Effect.gen(function* () {
-        if (!groups.has(name)) return
-        const registration = (yield* groupStore.list).find((one) => one.group === name)
-        const group = groups.get(name)
-        if (group === undefined) return
-        if (registration === undefined) dismiss(group)
-        else group.isPaused = registration.paused
-        for (const runner of group.runners.values()) runner.wake()
-      }),
+    refresh: (name) => refresh([name]),
     activeGroups: () =>
       [...groups.values()].filter(({ members }) => members.size > 0).map(({ name }) => name),
     inFlight: () => {

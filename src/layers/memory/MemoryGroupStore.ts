@@ -1,5 +1,5 @@
 /** Consumer groups in memory. One process, one step: `modify` cannot be interfered with. */
-import { Clock, Effect, Layer, Result } from "effect"
+import { Clock, Effect, Layer, Result, Stream } from "effect"
 import { conflicts, type GroupState, initial, type Registration } from "../../domain/Group.ts"
 import { type GroupCursor, GroupNotFound, GroupStore } from "../../services/GroupStore.ts"
 
@@ -96,7 +96,9 @@ export const make = Effect.fnUntraced(function* () {
         [...(groups.get(group)?.states ?? [])]
           .map(([topic, state]) => ({ group, topic, state }))
           .sort((a, b) => byName(a.topic, b.topic))
-      )
+      ),
+
+    changes: Stream.empty
   })
 })
 

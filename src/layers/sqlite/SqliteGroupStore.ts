@@ -4,7 +4,7 @@
  * A state is written as what changed, and as a whole when the changes have become longer than that: what a round
  * costs follows from what happened in it, however much waits.
  */
-import { Clock, Effect, Layer, Result } from "effect"
+import { Clock, Effect, Layer, Result, Stream } from "effect"
 import {
   conflicts,
   type GroupOptions,
@@ -179,7 +179,9 @@ const make = Effect.gen(function* () {
         statements
           .all<{ readonly topic: string }>("topicsOfGroup", group)
           .map(({ topic }): GroupCursor => ({ group, topic, state: stateOf(statements, group, topic)! }))
-      )
+      ),
+
+    changes: Stream.empty
   })
 })
 
