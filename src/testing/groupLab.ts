@@ -46,6 +46,12 @@ const settings: Settings.GroupSettings = {
   backoff: { baseMs: 10, maxMs: 100 }
 }
 
+/**
+ * The same in real time, over stores that hubs share: what a hub had that was killed is free after it. Long enough for
+ * whoever is alive.
+ */
+const sharedTimeoutMs = 5_000
+
 /** What the parts of the suite are made with. */
 export interface Suite {
   /** In the test's time. */
@@ -280,6 +286,7 @@ export class Lab {
   readonly #context: Context.Context<Stores>
   readonly #capabilities: GroupDeliveryCapabilities
   readonly #advance: (millis: number) => Effect.Effect<void>
+  readonly #settings: Settings.GroupSettings
   readonly #lives = new Set<Life>()
   readonly #ways = new Set<Way>()
 
@@ -290,6 +297,8 @@ export class Lab {
     this.#context = context
     this.#capabilities = capabilities
     this.#advance = live ? () => Effect.void : capabilities.advance
+    this.#settings =
+      live && !this.groups.exclusive ? { ...settings, ackTimeoutMs: sharedTimeoutMs } : settings
   }
 
   // --- time ----------------------------------------------------------------------------------------------------
@@ -349,7 +358,7 @@ export class Lab {
         Context.add(EventStore, watched(this.log, way, { append: this.#append })),
         Context.add(GroupStore, watched(this.groups, way, { modify: this.#modify }))
       )
-      const context = yield* Layer.fresh(this.#capabilities.delivery({ ...settings, ...more })).pipe(
+      const context = yield* Layer.fresh(this.#capabilities.delivery({ ...this.#settings, ...more })).pipe(
         Layer.provide(Layer.succeedContext(stores)),
         Layer.buildWithScope(scope)
       )
@@ -382,13 +391,17 @@ export class Lab {
           Scope.close(scope, Exit.void)
         )
         // What waits for an end of work under way, with a limit, waits in the test's time.
-        return Effect.flatMap(Effect.forkDetach(end), (ended) =>
+        const ended = Effect.flatMap(Effect.forkDetach(end), (ended) =>
           this.until(
             () => "the end of a hub",
             () => ended.pollUnsafe() !== undefined,
             100
           )
         )
+        // Nobody else can know that the members of this hub are gone: what they had is free after its time-out.
+        return this.groups.exclusive
+          ? ended
+          : Effect.andThen(ended, this.#advance(this.#settings.ackTimeoutMs + 1))
       })
 
       const life: Life = {

@@ -283,8 +283,11 @@ export class GroupRunner {
       const randoms = answers.map(({ answer }) =>
         answer._tag === "Nack" ? answer.ids.map(() => this.#env.random.nextDoubleUnsafe()) : []
       )
+      let clockAhead = this.#clockAhead
       const exit = yield* Effect.exit(
         this.#env.groups.modify(this.#at, (before, now) => {
+          // By both clocks at one moment: until the store has answered, time passes.
+          clockAhead = now - this.#env.clock.currentTimeMillisUnsafe()
           const round = decideRound({
             topic: this.topic,
             options: this.#group.options,
@@ -321,7 +324,7 @@ export class GroupRunner {
       const round = exit.value
       if (round.lapsed || round.before !== known) this.#mayHaveSuspects = true
       this.#state = round.state
-      this.#clockAhead = round.now - this.#env.clock.currentTimeMillisUnsafe()
+      this.#clockAhead = clockAhead
       this.#settleAnswers(answers, round)
       if (round.lapsed || round.before !== known) this.#reconcile(round.state)
       for (const { done, member } of departures) {
