@@ -7,9 +7,11 @@
  */
 import { type ClientSession, type Db, MongoClient, MongoError, type MongoClientOptions } from "mongodb"
 import { Context, Effect, Layer, Schema, type Scope } from "effect"
+import * as Settings from "../../domain/Settings.ts"
 import { Ids } from "../../services/Ids.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { migrate, SchemaProblem } from "./schema.ts"
+import { withoutSecrets } from "./withoutSecrets.ts"
 
 /** The database cannot be this hub's store. */
 export class CannotConnect extends Schema.TaggedError<CannotConnect>()("CannotConnect", {
@@ -22,20 +24,12 @@ export class CannotConnect extends Schema.TaggedError<CannotConnect>()("CannotCo
   }
 }
 
-export interface Options {
+export interface Options extends Partial<Settings.MongoSettings> {
   /** The database is the one that its path names, else `prom`. */
   readonly url: string
-  /** How long an operation looks for a server that can do it, in milliseconds. */
-  readonly serverSelectionTimeoutMs?: number
-  /** How long an operation waits for an answer, in milliseconds. */
-  readonly socketTimeoutMs?: number
-  /** Connections to each server, at most. */
-  readonly maxPoolSize?: number
   /** What else the driver is to be told; `monitorCommands` above all. */
   readonly client?: Pick<MongoClientOptions, "appName" | "monitorCommands" | "tls" | "tlsCAFile">
 }
-
-export const defaults = { serverSelectionTimeoutMs: 5_000, socketTimeoutMs: 15_000, maxPoolSize: 20 }
 
 /** What not every server can do. */
 export interface Features {
@@ -68,7 +62,7 @@ export class MongoDatabase extends Context.Service<
 
 /** The transaction that a program is in: what is written inside takes part. */
 export class MongoSession extends Context.Service<MongoSession, ClientSession>()(
-  "event-hub/layers/mongo/MongoSession"
+  "event-hub/layers/mongo/MongoDatabase/MongoSession"
 ) {}
 
 /** The collection exists, or is being made by somebody else at this moment. */
@@ -97,15 +91,12 @@ export const tryUse = <A>(operation: string, f: () => Promise<A>): Effect.Effect
     )
   )
 
-/** Without user, password and options. */
-const withoutSecrets = (url: string): string => url.replace(/\/\/[^@/]*@/, "//").replace(/\?.*$/, "")
-
 const reasonOf = (error: unknown): string => {
   if (error instanceof SchemaProblem) return error.message
   return error instanceof Error ? error.message : String(error)
 }
 
-const featuresOf = async (db: Db): Promise<Features> => {
+export const featuresOf = async (db: Db): Promise<Features> => {
   const hello = await db.command({ hello: 1 })
   const build: unknown = await db
     .admin()
@@ -145,7 +136,7 @@ const make = ({
   ...given
 }: Options): Effect.Effect<MongoDatabase["Service"], CannotConnect, Ids | Scope.Scope> =>
   Effect.gen(function* () {
-    const options = { ...defaults, ...given }
+    const options = { ...Settings.mongo, ...given }
     const ids = yield* Ids
     const refuse = (error: unknown) =>
       new CannotConnect({ url: withoutSecrets(url), reason: reasonOf(error) })

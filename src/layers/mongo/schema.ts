@@ -5,6 +5,8 @@
  * unique index crosses that (docs/operations.md).
  */
 import type { Collection, Db, IndexDescription } from "mongodb"
+import { upsert } from "./races.ts"
+import { whileBusy } from "./whileBusy.ts"
 
 /** Raise it with every step. */
 const version = 1
@@ -32,6 +34,16 @@ export interface TopicDocument {
   readonly latestTo: number
   /** When it grew last, by the server's clock. */
   readonly grownAt: Date
+  /** Up to here the events are deleted; between it and the floor some may be left. */
+  readonly trimmedTo: number
+  /** It is being filled, and nothing of it is there before it is whole. Whoever finds it abandoned clears it away. */
+  readonly restoring?: {
+    readonly token: string
+    readonly until: Date
+    /** What has to be cleared away: nothing before the first write. */
+    readonly from: number
+    readonly to: number
+  }
 }
 
 /** The last event of a key, as far as `latestTo` says. */
@@ -50,15 +62,25 @@ export interface GroupDocument {
   readonly _id: string
   /** New with each registration of the name: states of another life are none. */
   readonly life: string
-  readonly patterns: ReadonlyArray<{ readonly pattern: string; readonly registeredAt: number }>
+  /** They are only ever added to. */
+  readonly patterns: ReadonlyArray<{
+    readonly pattern: string
+    readonly registeredAt: Date
+    /** The life of the event store that it was registered in. */
+    readonly history: string
+  }>
   readonly options: {
     readonly ackTimeoutMs: number
     readonly maxAttempts: number
     readonly keyOrdered: boolean
   }
-  readonly history: string
   readonly paused: boolean
+  /** When it was paused, resumed or removed last, by the server's clock. */
+  readonly changedAt?: Date | undefined
   readonly lastUsedAt: Date
+  /** It is none any more: its states are being removed, and then it is. */
+  readonly removedAt?: Date
+  /** Where it begins on topics, until states stand there. The first of a topic counts, and a state before it. */
   readonly positions: ReadonlyArray<{
     readonly topic: string
     readonly floor: number
@@ -76,6 +98,9 @@ export interface GroupStateDocument {
   readonly revision: string
   readonly whole: string
   readonly changes: ReadonlyArray<string>
+  /** When it was written last, by the server's clock, and by which hub: so that others hear of it. */
+  readonly changedAt: Date
+  readonly by: string
 }
 
 /** What a consumer has handled, or is handling. */
@@ -85,6 +110,39 @@ export interface DedupeDocument {
   readonly run: string
   readonly leaseUntil: Date
   readonly doneAt?: Date
+}
+
+/**
+ * An event that waits for the drainer. `_id` says when it was added, by the server's clock, so that a walk over it meets
+ * the oldest first. One more document, the first of all, is there while the outbox is paused.
+ */
+export interface OutboxDocument {
+  readonly _id: string
+  readonly topic: string
+  readonly id: string
+  readonly key?: string
+  readonly tombstone?: true
+  readonly body: string
+  readonly addedAt: Date
+  /** The place in the line of its key: `_id`, and a later one once it was redriven. */
+  readonly order: string
+  /** While others of its key have to stay behind it. */
+  readonly inLine?: true
+  readonly state: "pending" | "waiting" | "blocked" | "claimed" | "sent" | "dead" | "paused"
+  readonly attempts: number
+  /** Waiting: not before. Blocked: when to look again, should nobody have said that it may go on. */
+  readonly dueAt?: Date
+  readonly recheckMs?: number
+  /** Blocked: behind the record with this id of the same topic. */
+  readonly blockedOn?: string
+  readonly token?: string
+  readonly worker?: string
+  readonly leaseUntil?: Date
+  /** The call that ended its last claim. */
+  readonly settledBy?: string
+  readonly sentAt?: Date
+  readonly deadAt?: Date
+  readonly lastError?: string
 }
 
 interface SchemaDocument {
@@ -100,6 +158,7 @@ export interface Collections {
   readonly groups: GroupDocument
   readonly group_states: GroupStateDocument
   readonly dedupe: DedupeDocument
+  readonly outbox: OutboxDocument
 }
 
 export const collection = <Name extends keyof Collections>(
@@ -107,22 +166,41 @@ export const collection = <Name extends keyof Collections>(
   name: Name
 ): Collection<Collections[Name]> => db.collection<Collections[Name]>(name)
 
+/** Of an outbox, which an application may have in a database and a collection of its own. */
+export const outboxIndexes: ReadonlyArray<IndexDescription> = [
+  { key: { topic: 1, id: 1 }, name: "by_id", unique: true },
+  { key: { state: 1, _id: 1, addedAt: 1 }, name: "by_state" },
+  { key: { topic: 1, key: 1, order: 1 }, name: "lines", partialFilterExpression: { inLine: true } },
+  { key: { dueAt: 1 }, name: "by_due_time", sparse: true },
+  { key: { topic: 1, blockedOn: 1 }, name: "blocked", partialFilterExpression: { state: "blocked" } },
+  { key: { leaseUntil: 1 }, name: "by_lease", sparse: true },
+  { key: { sentAt: 1 }, name: "by_end", sparse: true }
+]
+
 const indexes: Readonly<Record<keyof Collections, ReadonlyArray<IndexDescription>>> = {
   events: [{ key: { topic: 1, id: 1 }, name: "by_id", unique: true }],
   topics: [{ key: { grownAt: 1 }, name: "by_growth" }],
   latest: [],
-  groups: [],
-  group_states: [{ key: { group: 1, topic: 1 }, name: "by_group" }],
-  dedupe: [{ key: { doneAt: 1 }, name: "by_end" }]
+  groups: [{ key: { changedAt: 1 }, name: "by_change", sparse: true }],
+  group_states: [
+    { key: { group: 1, topic: 1 }, name: "by_group" },
+    { key: { changedAt: 1 }, name: "by_change" }
+  ],
+  /** Made by whoever knows how long handled events are kept (dedupeCommands.ts). */
+  dedupe: [],
+  /** Made with each outbox (addToOutbox.ts). */
+  outbox: []
 }
 
 /** Makes what is missing, and answers the id of this life of the store. Any number of hubs may do it at once. */
 export const migrate = async (db: Db, newHistory: string): Promise<string> => {
   const schema = db.collection<SchemaDocument>("schema")
-  const found = await schema.findOneAndUpdate(
-    { _id: "schema" },
-    { $setOnInsert: { version, history: newHistory } },
-    { upsert: true, returnDocument: "after" }
+  const found = await upsert(() =>
+    schema.findOneAndUpdate(
+      { _id: "schema" },
+      { $setOnInsert: { version, history: newHistory } },
+      { upsert: true, returnDocument: "after" }
+    )
   )
   if (found === null) throw new SchemaProblem("its schema document cannot be written")
   if (found.version > version) {
@@ -131,7 +209,7 @@ export const migrate = async (db: Db, newHistory: string): Promise<string> => {
     )
   }
   for (const [name, wanted] of Object.entries(indexes)) {
-    if (wanted.length > 0) await db.collection(name).createIndexes([...wanted])
+    if (wanted.length > 0) await whileBusy(() => db.collection(name).createIndexes([...wanted]))
   }
   return found.history
 }
