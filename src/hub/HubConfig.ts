@@ -9,7 +9,10 @@ import * as Defaults from "../domain/Settings.ts"
 import { parseIntIn, type Problem, type Reader, readerOf, type Variable, Wrong } from "./environment.ts"
 import { type HubLimits, readLimits } from "./HubLimits.ts"
 
-export type Store = { readonly _tag: "Memory" } | { readonly _tag: "Sqlite"; readonly path: string }
+export type Store =
+  | { readonly _tag: "Memory" }
+  | { readonly _tag: "Sqlite"; readonly path: string }
+  | { readonly _tag: "Mongo"; readonly url: Redacted.Redacted }
 
 export type Keys =
   | { readonly _tag: "Secret"; readonly secret: Redacted.Redacted }
@@ -26,6 +29,7 @@ export type LogFormat = "pretty" | "json"
 
 export interface HubSettings extends HubLimits {
   readonly store: Store
+  readonly mongo: Defaults.MongoSettings
   readonly host: string
   /** 0 picks a free one. */
   readonly wsPort: number
@@ -46,12 +50,15 @@ const parseStore = (text: string): Store | Wrong => {
       ? new Wrong("names no file: write sqlite:<path>, or memory: for a hub that forgets")
       : { _tag: "Sqlite", path }
   }
-  return /^mongodb(?:\+srv)?:\/\//.test(text) ? noMongo : new Wrong("must be sqlite:<path> or memory:")
+  return /^mongodb(?:\+srv)?:\/\//.test(text)
+    ? new Wrong("is not the place for the URL of a MongoDB: write it into MONGO_URL, and leave HUB_STORE out")
+    : new Wrong("must be sqlite:<path> or memory:")
 }
 
-const noMongo = new Wrong(
-  "asks for MongoDB, which is not available in this version; use HUB_STORE=sqlite:<path> or memory:"
-)
+const parseMongoUrl = (text: string): Store | Wrong =>
+  /^mongodb(?:\+srv)?:\/\/./.test(text)
+    ? { _tag: "Mongo", url: Redacted.make(text) }
+    : new Wrong("must be a URL such as mongodb://host:27017/database")
 
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || /^127(?:\.\d{1,3}){3}$/.test(host)
@@ -99,11 +106,33 @@ const readAll = (read: Reader): HubSettings => {
     parseStore,
     undefined
   )
-  const mongoUrl = read.text(
+  const mongoStore = read.parsed<Store | undefined>(
     "MONGO_URL",
-    "A MongoDB, where HUB_STORE is not set. Not available in this version."
+    "A MongoDB, where HUB_STORE is not set: any number of hubs share it. The database is `prom` unless the path names one.",
+    "–",
+    parseMongoUrl,
+    undefined
   )
-  if (mongoUrl !== undefined && hubStore === undefined) read.wrong("MONGO_URL", noMongo.problem)
+  const mongo: Defaults.MongoSettings = {
+    serverSelectionTimeoutMs: read.int(
+      "MONGO_SERVER_SELECTION_TIMEOUT_MS",
+      "How long an operation looks for a server of the MongoDB that can do it.",
+      [100, 600_000],
+      Defaults.mongo.serverSelectionTimeoutMs
+    ),
+    socketTimeoutMs: read.int(
+      "MONGO_SOCKET_TIMEOUT_MS",
+      "How long an operation waits for the MongoDB's answer.",
+      [100, 600_000],
+      Defaults.mongo.socketTimeoutMs
+    ),
+    maxPoolSize: read.int(
+      "MONGO_POOL_SIZE",
+      "Connections to each server of the MongoDB, at most.",
+      [1, 1_000],
+      Defaults.mongo.maxPoolSize
+    )
+  }
 
   const host = read.parsed(
     "HUB_HOST",
@@ -182,7 +211,8 @@ const readAll = (read: Reader): HubSettings => {
   )
 
   return {
-    store: hubStore ?? { _tag: "Sqlite", path: "./data/hub.db" },
+    store: hubStore ?? mongoStore ?? { _tag: "Sqlite", path: "./data/hub.db" },
+    mongo,
     host,
     wsPort,
     opsPort,

@@ -290,6 +290,12 @@ export const readLimits = (read: Reader): HubLimits => {
       [0, 4_294_967_296],
       c.cacheBytes
     ),
+    refreshMs: read.int(
+      "GROUP_REFRESH_MS",
+      "How often a hub looks for itself at what others did to its groups, beside being told; where hubs share a store.",
+      [100, hour],
+      c.refreshMs
+    ),
     backoff: {
       baseMs: read.int(
         "GROUP_RETRY_BASE_MS",

@@ -5,10 +5,15 @@
  */
 import { createServer } from "node:net"
 import { resolve } from "node:path"
-import { Context, Effect, Layer, Result, Schema } from "effect"
+import { Context, Effect, Layer, Redacted, Result, Schema } from "effect"
+import type * as MongoDatabase from "../layers/mongo/MongoDatabase.ts"
+import { withoutSecrets } from "../layers/mongo/withoutSecrets.ts"
+import type * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
 import { CannotListen, Gateway } from "../services/Gateway.ts"
 import { Ops } from "../services/Ops.ts"
+import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
 import * as EmbeddedHub from "./EmbeddedHub.ts"
+import type * as Hub from "./Hub.ts"
 import * as HubConfig from "./HubConfig.ts"
 import * as Log from "./Log.ts"
 import * as MemoryHub from "./MemoryHub.ts"
@@ -36,6 +41,31 @@ const probe = (host: string, port: number): Effect.Effect<void, CannotListen> =>
         server.listen({ host, port, exclusive: true }, () => server.close(() => resume(Effect.void)))
       })
 
+/** Without what is secret in it. */
+const nameOf = (store: HubConfig.Store): string => {
+  if (store._tag === "Memory") return "memory:"
+  return store._tag === "Sqlite" ? `sqlite:${resolve(store.path)}` : withoutSecrets(Redacted.value(store.url))
+}
+
+type AnyHub = Layer.Layer<
+  Hub.Hub,
+  CannotListen | StoreUnavailable | SqliteDatabase.CannotOpen | MongoDatabase.CannotConnect
+>
+
+const layerOf = (
+  settings: HubConfig.HubSettings,
+  verifier: Effect.Success<ReturnType<typeof Tokens.make>>["verifier"]
+): Effect.Effect<AnyHub> => {
+  const { store } = settings
+  if (store._tag === "Memory") return Effect.succeed(MemoryHub.layer(verifier, settings))
+  if (store._tag === "Sqlite") return Effect.succeed(EmbeddedHub.layer(store.path, verifier, settings))
+  // Who has no MongoDB does not pay for its driver.
+  return Effect.map(
+    Effect.promise(() => import("./MongoHub.ts")),
+    (MongoHub) => MongoHub.layer(store.url, verifier, settings)
+  )
+}
+
 const announce = (
   settings: HubConfig.HubSettings,
   urls: { ws: string; ops: string },
@@ -43,7 +73,7 @@ const announce = (
 ) =>
   Effect.gen(function* () {
     const { log, store } = settings
-    const stored = store._tag === "Memory" ? "memory:" : `sqlite:${resolve(store.path)}`
+    const stored = nameOf(store)
     const page = devToken === undefined ? urls.ops : `${urls.ops}/#token=${devToken}`
     if (log === "json") {
       yield* Effect.logInfo("ready", { ...urls, store: stored, pid: process.pid })
@@ -72,11 +102,7 @@ const start = (env: Readonly<Record<string, string | undefined>>) =>
       yield* probe(settings.host, settings.wsPort)
       yield* probe(settings.host, settings.opsPort)
       const { devToken, verifier } = yield* Tokens.make(settings)
-      const hub = yield* Layer.build(
-        settings.store._tag === "Memory"
-          ? MemoryHub.layer(verifier, settings)
-          : EmbeddedHub.layer(settings.store.path, verifier, settings)
-      )
+      const hub = yield* Layer.build(yield* layerOf(settings, verifier))
       const gateway = Context.get(hub, Gateway)
       yield* announce(settings, { ws: gateway.url, ops: Context.get(hub, Ops).url }, devToken)
 

@@ -123,12 +123,12 @@ it.each([
   ],
   [{ HUB_STORE: "postgres://localhost/x" }, /HUB_STORE must be sqlite:<path> or memory:/],
   [
-    { MONGO_URL: "mongodb://localhost/x" },
-    /MONGO_URL asks for MongoDB, which is not available in this version/
+    { MONGO_URL: "postgres://localhost/x" },
+    /MONGO_URL must be a URL such as mongodb:\/\/host:27017\/database/
   ],
   [
     { HUB_STORE: "mongodb://localhost/x" },
-    /HUB_STORE asks for MongoDB, which is not available in this version/
+    /HUB_STORE is not the place for the URL of a MongoDB: write it into MONGO_URL/
   ],
   [
     { HUB_HOST: "0.0.0.0" },

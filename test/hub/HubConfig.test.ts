@@ -23,6 +23,7 @@ describe("an empty environment", () => {
   it("gives the defaults of domain/Settings", () => {
     expect(settingsOf({})).toEqual({
       store: { _tag: "Sqlite", path: "./data/hub.db" },
+      mongo: Settings.mongo,
       host: "127.0.0.1",
       wsPort: 8090,
       opsPort: 8082,
@@ -64,9 +65,17 @@ describe("HUB_STORE", () => {
     }
   )
 
-  it("wins over MONGO_URL, which alone is refused in this version", () => {
+  it("wins over MONGO_URL, which alone makes the hub one of many over a MongoDB", () => {
     expect(settingsOf({ HUB_STORE: "memory:", MONGO_URL: "mongodb://h/d" }).store).toEqual({ _tag: "Memory" })
-    expect(namesOf({ MONGO_URL: "mongodb://h/d" })).toEqual(["MONGO_URL"])
+    for (const url of ["mongodb://h/d", "mongodb+srv://u:p@h/d?w=1", "mongodb://a,b:27018/?replicaSet=r"]) {
+      const { store } = settingsOf({ MONGO_URL: url })
+      expect(store).toMatchObject({ _tag: "Mongo" })
+      expect(store._tag === "Mongo" && Redacted.value(store.url)).toBe(url)
+      expect(JSON.stringify(store)).not.toContain("//")
+    }
+    for (const url of ["mongodb://", "mongo://h", "h:27017"]) {
+      expect(namesOf({ MONGO_URL: url })).toEqual(["MONGO_URL"])
+    }
   })
 })
 

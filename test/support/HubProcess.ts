@@ -71,7 +71,9 @@ export const runToEnd = async (
 
 /** Starts a hub with HS256 tokens of `secret`, in memory unless told otherwise, and waits until it is ready. */
 export const startHub = async (env: Readonly<Record<string, string>> = {}): Promise<HubProcess> => {
-  const child = run({ HUB_STORE: "memory:", JWT_SECRET: secret, HUB_LOG: "json", ...env }, root)
+  const store: Readonly<Record<string, string>> =
+    env["MONGO_URL"] === undefined ? { HUB_STORE: "memory:" } : {}
+  const child = run({ ...store, JWT_SECRET: secret, HUB_LOG: "json", ...env }, root)
   const lines: Array<LogLine> = []
   let stderr = ""
   child.stderr?.on("data", (chunk: Buffer) => (stderr += chunk.toString()))

@@ -1,4 +1,4 @@
-/** A hub that goes and comes back: on the same file, behind the same address. */
+/** A hub that goes and comes back: on the same file or database, behind the same address. */
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { onTestFinished } from "vitest"
@@ -23,7 +23,7 @@ const freePort = async (): Promise<number> => {
 
 export interface ReturningHub {
   readonly url: string
-  /** Its SQLite file. */
+  /** Its SQLite file, unless the settings name a MongoDB. */
   readonly path: string
   /** The process that is, or was last. */
   readonly hub: () => HubProcess
@@ -37,8 +37,10 @@ export const returningHub = async (
   const port = await freePort()
   let hub: HubProcess | undefined
   onTestFinished(async () => void (await hub?.kill()))
+  const store: Readonly<Record<string, string>> =
+    settings["MONGO_URL"] === undefined ? { HUB_STORE: `sqlite:${path}` } : {}
   const start = async (env: Readonly<Record<string, string>> = {}) => {
-    hub = await startHub({ HUB_STORE: `sqlite:${path}`, WS_PORT: String(port), ...settings, ...env })
+    hub = await startHub({ ...store, WS_PORT: String(port), ...settings, ...env })
     return hub
   }
   await start()

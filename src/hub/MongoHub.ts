@@ -1,0 +1,42 @@
+/** The hub over a MongoDB: any number of them share one database, and everything in it. */
+import { Layer, Redacted } from "effect"
+import * as Settings from "../domain/Settings.ts"
+import { instrument } from "../layers/core/instrument.ts"
+import * as RandomIds from "../layers/core/RandomIds.ts"
+import * as MongoDatabase from "../layers/mongo/MongoDatabase.ts"
+import * as MongoEventStore from "../layers/mongo/MongoEventStore.ts"
+import * as MongoGroupStore from "../layers/mongo/MongoGroupStore.ts"
+import * as MongoOutboxStore from "../layers/mongo/MongoOutboxStore.ts"
+import { EventStore } from "../services/EventStore.ts"
+import type { CannotListen } from "../services/Gateway.ts"
+import { GroupStore } from "../services/GroupStore.ts"
+import { OutboxStore } from "../services/OutboxStore.ts"
+import type { Revocations } from "../services/Revocations.ts"
+import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
+import type { TokenVerifier } from "../services/TokenVerifier.ts"
+import * as Hub from "./Hub.ts"
+import type { HubSettings } from "./HubConfig.ts"
+
+export const stores = (
+  url: Redacted.Redacted,
+  {
+    limits,
+    mongo,
+    retention = Settings.retention
+  }: Partial<Pick<HubSettings, "limits" | "mongo" | "retention">> = {}
+): Layer.Layer<Hub.Stores, MongoDatabase.CannotConnect | StoreUnavailable> =>
+  Layer.mergeAll(
+    instrument(EventStore, MongoEventStore.layer({ retention })),
+    instrument(GroupStore, MongoGroupStore.layer()),
+    instrument(OutboxStore, MongoOutboxStore.layer(limits))
+  ).pipe(
+    Layer.provide(MongoDatabase.layer({ ...mongo, url: Redacted.value(url) })),
+    Layer.provideMerge(RandomIds.layer)
+  )
+
+export const layer = <E>(
+  url: Redacted.Redacted,
+  verifier: Layer.Layer<TokenVerifier, E, Revocations>,
+  settings: HubSettings
+): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable | MongoDatabase.CannotConnect> =>
+  Hub.layer(stores(url, settings), verifier, settings)

@@ -1,0 +1,103 @@
+/** A hub over a MongoDB, as its users run it: what it says without one, and what it does while there is none. */
+import { connect, createServer, type Socket } from "node:net"
+import { expect, it, onTestFinished } from "vitest"
+import { runToEnd, startHub } from "../support/HubProcess.ts"
+import { describeMongo, dropDatabase, urlOfNewDatabase } from "../support/mongo.ts"
+import { RawClient } from "../support/RawClient.ts"
+
+it(
+  "says what is wrong when there is no MongoDB, and not with which password",
+  { timeout: 15_000 },
+  async () => {
+    const { code, stderr, stdout } = await runToEnd({ MONGO_URL: "mongodb://anna:geheim@127.0.0.1:1/x?w=1" })
+    expect(stderr).toMatch(
+      /^event-hub: cannot use mongodb:\/\/127\.0\.0\.1:1\/x as the hub's store: .*ECONNREFUSED.*\n$/
+    )
+    expect(stdout + stderr).not.toContain("geheim")
+    expect(code).toBe(1)
+  }
+)
+
+it.each(["mongodb://", "mongodb://h:99999/x", "mongodb://h/x?nosuchoption=1"])(
+  "says what is wrong with %s",
+  async (url) => {
+    const { code, stderr } = await runToEnd({ MONGO_URL: url })
+    expect(stderr).toMatch(/^event-hub: .*(MONGO_URL|cannot use mongodb).*\n$/)
+    expect(code).toBe(1)
+  }
+)
+
+/** A way to the server that can be cut, and mended. */
+const proxyTo = async (url: string) => {
+  const { host, pathname, search } = new URL(url.replace(/^mongodb:/, "http:"))
+  const [name = "", port = "27017"] = host.split(":")
+  const sockets = new Set<Socket>()
+  let isCut = false
+  const server = createServer((incoming) => {
+    if (isCut) return void incoming.destroy()
+    const outgoing = connect({ host: name, port: Number(port) })
+    for (const [a, b] of [
+      [incoming, outgoing],
+      [outgoing, incoming]
+    ] as const) {
+      sockets.add(a)
+      a.on("error", () => b.destroy())
+      a.on("close", () => {
+        sockets.delete(a)
+        b.destroy()
+      })
+      a.pipe(b)
+    }
+  })
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  const cut = () => {
+    isCut = true
+    for (const socket of sockets) socket.destroy()
+  }
+  onTestFinished(() => {
+    cut()
+    server.close()
+  })
+  const { port: own } = server.address() as { readonly port: number }
+  return {
+    url: `mongodb://127.0.0.1:${own}${pathname}${search}`,
+    cut,
+    mend: () => {
+      isCut = false
+    }
+  }
+}
+
+describeMongo("a hub whose database goes away", (mongo) => {
+  it("keeps its sockets, says that it is not there, and goes on when it is back", async () => {
+    const url = urlOfNewDatabase(mongo)
+    onTestFinished(() => dropDatabase(url))
+    const proxy = await proxyTo(url)
+    const hub = await startHub({ MONGO_URL: proxy.url, MONGO_SERVER_SELECTION_TIMEOUT_MS: "500" })
+    onTestFinished(async () => void (await hub.kill()))
+    const readiness = async () => (await fetch(`${hub.ops}/readyz`)).status
+    const client = await RawClient.authenticated(hub.ws)
+    const publish = (id: string) =>
+      client.request({ op: "PUBLISH", topic: "orders.created", payload: id, opts: { id } })
+    await client.request({ op: "SUBSCRIBE", topic: "orders.*" })
+    await client.request({ op: "SUBSCRIBE", topic: "orders.*", group: "g", opts: { from: "start" } })
+
+    expect(await publish("1")).toMatchObject({ op: "OK", seq: 1 })
+    expect(await readiness()).toBe(200)
+    await client.events(2)
+
+    proxy.cut()
+    expect(await publish("2")).toMatchObject({ op: "ERR", code: "unavailable", retryable: true })
+    expect(await readiness()).toBe(503)
+    expect(client.socket.readyState).toBe(client.socket.OPEN)
+
+    proxy.mend()
+    let answer = await publish("2")
+    while (answer.op === "ERR") answer = await publish("2")
+    expect(answer).toMatchObject({ op: "OK", seq: 2 })
+    await client.events(4)
+    while ((await readiness()) !== 200);
+    expect(client.messages.filter(({ op }) => op === "GAP" || op === "END")).toEqual([])
+    expect((await hub.stop()).code).toBe(0)
+  })
+})
