@@ -1,4 +1,5 @@
 /** A hub that stops and comes back, and tokens that run out: what its clients are told, and what they do. */
+import { join } from "node:path"
 import { Effect, Layer } from "effect"
 import { expect, it } from "vitest"
 import type { Gap, HubError } from "../../src/client/index.ts"
@@ -8,6 +9,7 @@ import * as RandomIds from "../../src/layers/core/RandomIds.ts"
 import * as SqliteDatabase from "../../src/layers/sqlite/SqliteDatabase.ts"
 import * as SqliteEventStore from "../../src/layers/sqlite/SqliteEventStore.ts"
 import { EventStore } from "../../src/services/EventStore.ts"
+import { temporaryDirectory } from "../support/temporary.ts"
 import { tokenFor } from "../support/tokens.ts"
 import { collector, gate, makeClient, until } from "./clients.ts"
 import { returningHub } from "../support/ReturningHub.ts"
@@ -89,7 +91,8 @@ it("a token that runs out is asked for again, and subscriptions go on; without a
 })
 
 it("what was trimmed while it was away is told as a gap, and it goes on behind it", async () => {
-  const { hub, path, start, url } = await returningHub()
+  const file = join(temporaryDirectory(), "hub.db")
+  const { hub, start, url } = await returningHub({ HUB_STORE: `sqlite:${file}` })
   const { client } = makeClient(url, patient)
   const seen: Array<number | Gap> = []
   await client.subscribe("a", undefined, ({ seq }) => void seen.push(seq), {
@@ -100,7 +103,7 @@ it("what was trimmed while it was away is told as a gap, and it goes on behind i
   await hub().stop()
 
   const store = SqliteEventStore.layer({ ...SqliteEventStore.defaults, retention: { minAgeMs: 0 } }).pipe(
-    Layer.provide(SqliteDatabase.layer({ path })),
+    Layer.provide(SqliteDatabase.layer({ path: file })),
     Layer.provide(RandomIds.layer)
   )
   await Effect.runPromise(

@@ -4,6 +4,7 @@ import { DatabaseSync } from "node:sqlite"
 import { expect, it } from "vitest"
 import { createOutbox } from "../../src/layers/sqlite/createOutbox.ts"
 import { startHub } from "../support/HubProcess.ts"
+import { durableStore } from "../support/hubStore.ts"
 import { type Message, RawClient } from "../support/RawClient.ts"
 import { temporaryDirectory } from "../support/temporary.ts"
 
@@ -24,7 +25,7 @@ const fieldOf = (message: Message, field: string): unknown =>
 const upTo = (n: number): ReadonlyArray<number> => Array.from({ length: n }, (_, i) => i + 1)
 
 it("2,000 acknowledged publishes survive SIGKILL: in order, no gap, no repeat", async () => {
-  const env = { HUB_STORE: `sqlite:${join(temporaryDirectory(), "hub.db")}` }
+  const env = durableStore()
   const first = await startHub(env)
   const publisher = await RawClient.authenticated(first.ws)
   for (const i of upTo(2_000)) publisher.send({ op: "PUBLISH", ref: i, topic: "orders.created", payload: i })
@@ -40,7 +41,7 @@ it("2,000 acknowledged publishes survive SIGKILL: in order, no gap, no repeat", 
 })
 
 it("publishes under way at a SIGKILL are stored as a prefix, and repeated with their ids make no second event", async () => {
-  const env = { HUB_STORE: `sqlite:${join(temporaryDirectory(), "hub.db")}` }
+  const env = durableStore()
   const first = await startHub(env)
   const publisher = await RawClient.authenticated(first.ws)
   const publish = (client: RawClient, i: number) =>
@@ -127,7 +128,7 @@ it("a transaction of an application that rolls back leaves no event, under load"
 })
 
 it("a group gets again what it has not acknowledged, and nothing it has, after a SIGKILL", async () => {
-  const env = { HUB_STORE: `sqlite:${join(temporaryDirectory(), "hub.db")}` }
+  const env = durableStore()
   const first = await startHub(env)
   const client = await RawClient.authenticated(first.ws)
   await client.request({ op: "SUBSCRIBE", topic: "jobs", group: "workers", opts: { credit: 200 } })

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
+import { anyStore } from "./hubStore.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
@@ -71,8 +72,7 @@ export const runToEnd = async (
 
 /** Starts a hub with HS256 tokens of `secret`, in memory unless told otherwise, and waits until it is ready. */
 export const startHub = async (env: Readonly<Record<string, string>> = {}): Promise<HubProcess> => {
-  const store: Readonly<Record<string, string>> =
-    env["MONGO_URL"] === undefined ? { HUB_STORE: "memory:" } : {}
+  const store = env["MONGO_URL"] === undefined && env["HUB_STORE"] === undefined ? anyStore() : {}
   const child = run({ ...store, JWT_SECRET: secret, HUB_LOG: "json", ...env }, root)
   const lines: Array<LogLine> = []
   let stderr = ""

@@ -1,9 +1,8 @@
 /** A hub that goes and comes back: on the same file or database, behind the same address. */
 import { createServer } from "node:net"
-import { join } from "node:path"
 import { onTestFinished } from "vitest"
 import { type HubProcess, startHub } from "./HubProcess.ts"
-import { temporaryDirectory } from "./temporary.ts"
+import { durableStore } from "./hubStore.ts"
 
 /**
  * A free port that nobody gets by chance while the hub is away: below those that the system hands out
@@ -23,8 +22,6 @@ const freePort = async (): Promise<number> => {
 
 export interface ReturningHub {
   readonly url: string
-  /** Its SQLite file, unless the settings name a MongoDB. */
-  readonly path: string
   /** The process that is, or was last. */
   readonly hub: () => HubProcess
   readonly start: (env?: Readonly<Record<string, string>>) => Promise<HubProcess>
@@ -33,16 +30,15 @@ export interface ReturningHub {
 export const returningHub = async (
   settings: Readonly<Record<string, string>> = {}
 ): Promise<ReturningHub> => {
-  const path = join(temporaryDirectory(), "hub.db")
   const port = await freePort()
   let hub: HubProcess | undefined
   onTestFinished(async () => void (await hub?.kill()))
-  const store: Readonly<Record<string, string>> =
-    settings["MONGO_URL"] === undefined ? { HUB_STORE: `sqlite:${path}` } : {}
+  const isTold = settings["MONGO_URL"] !== undefined || settings["HUB_STORE"] !== undefined
+  const store = isTold ? {} : durableStore()
   const start = async (env: Readonly<Record<string, string>> = {}) => {
     hub = await startHub({ ...store, WS_PORT: String(port), ...settings, ...env })
     return hub
   }
   await start()
-  return { url: `ws://127.0.0.1:${port}`, path, hub: () => hub!, start }
+  return { url: `ws://127.0.0.1:${port}`, hub: () => hub!, start }
 }

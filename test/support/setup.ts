@@ -2,8 +2,10 @@
 import { afterAll, expect } from "vitest"
 import { Entries } from "../../src/domain/Entries.ts"
 import { killLeftovers } from "./HubProcess.ts"
+import { dropStores } from "./hubStore.ts"
 
 afterAll(killLeftovers)
+afterAll(dropStores)
 
 const asMap = (value: unknown): unknown =>
   value instanceof Entries ? new Map<number, unknown>(value as Entries<never>) : value
