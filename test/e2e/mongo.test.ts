@@ -1,6 +1,8 @@
 /** A hub over a MongoDB, as its users run it: what it says without one, and what it does while there is none. */
 import { connect, createServer, type Socket } from "node:net"
+import { MongoClient } from "mongodb"
 import { expect, it, onTestFinished } from "vitest"
+import { featuresOf } from "../../src/layers/mongo/MongoDatabase.ts"
 import { runToEnd, startHub } from "../support/HubProcess.ts"
 import { describeMongo, dropDatabase, urlOfNewDatabase } from "../support/mongo.ts"
 import { RawClient } from "../support/RawClient.ts"
@@ -26,6 +28,15 @@ it.each(["mongodb://", "mongodb://h:99999/x", "mongodb://h/x?nosuchoption=1"])(
     expect(code).toBe(1)
   }
 )
+
+const featuresAt = async (url: string) => {
+  const client = new MongoClient(url)
+  try {
+    return await featuresOf(client.db())
+  } finally {
+    await client.close()
+  }
+}
 
 /** A way to the server that can be cut, and mended. */
 const proxyTo = async (url: string) => {
@@ -75,6 +86,11 @@ describeMongo("a hub whose database goes away", (mongo) => {
     const proxy = await proxyTo(url)
     const hub = await startHub({ MONGO_URL: proxy.url, MONGO_SERVER_SELECTION_TIMEOUT_MS: "500" })
     onTestFinished(async () => void (await hub.kill()))
+    const said = hub.lines
+      .map(({ msg }) => msg)
+      .filter((msg) => msg.startsWith("the database's server has no"))
+    const { changeStreams, transactions } = await featuresAt(url)
+    expect(said).toHaveLength([changeStreams, transactions].filter((has) => !has).length)
     const readiness = async () => (await fetch(`${hub.ops}/readyz`)).status
     const client = await RawClient.authenticated(hub.ws)
     const publish = (id: string) =>

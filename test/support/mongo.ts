@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto"
 import { MongoClient } from "mongodb"
 import { describe } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, References } from "effect"
 import * as RandomIds from "../../src/layers/core/RandomIds.ts"
 import * as MongoDatabase from "../../src/layers/mongo/MongoDatabase.ts"
 
@@ -45,4 +45,9 @@ export const database = (
       yield* Effect.addFinalizer(() => Effect.promise(() => dropDatabase(own)))
       return MongoDatabase.layer({ ...options, url: own })
     })
-  ).pipe(Layer.provide(RandomIds.layer), Layer.orDie)
+  ).pipe(
+    Layer.provide(RandomIds.layer),
+    // What the server cannot do is known.
+    Layer.provide(Layer.succeed(References.MinimumLogLevel, "Warn")),
+    Layer.orDie
+  )

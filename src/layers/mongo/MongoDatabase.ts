@@ -119,6 +119,18 @@ export const featuresOf = async (db: Db): Promise<Features> => {
   }
 }
 
+/** What an operator should know of a server that cannot do everything. */
+const lacksOf = ({ changeStreams, transactions }: Features): ReadonlyArray<string> => [
+  ...(transactions
+    ? []
+    : [
+        "the database's server has no transactions: services cannot write their data and an event in one; a replica set can"
+      ]),
+  ...(changeStreams
+    ? []
+    : ["the database's server has no change streams: hubs ask it for what others changed"])
+]
+
 /** How often the server is asked for its time, in milliseconds. Clocks that never jump drift a second a day. */
 const askTimeEvery = 30_000
 
@@ -171,6 +183,7 @@ const make = ({
       },
       catch: refuse
     })
+    for (const lack of lacksOf(features)) yield* Effect.logInfo(lack)
     let known = time
     const ask = Effect.promise(() =>
       timeOf(db).then(
