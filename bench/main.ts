@@ -19,6 +19,7 @@ const loadScenario = async (name: string | undefined): Promise<Scenario> => {
     if (name === "durable") return (await import("./durable.ts")).durable
     if (name === "fanout") return (await import("./fanout.ts")).fanout
     if (name === "groups") return (await import("./groups.ts")).groups
+    if (name === "outbox-mongo") return (await import("./outboxMongo.ts")).outboxMongo
     if (name === "writer") return (await import("./writer.ts")).writer
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND") {
@@ -27,7 +28,7 @@ const loadScenario = async (name: string | undefined): Promise<Scenario> => {
     throw error
   }
   return fail(
-    "usage: npm run bench -- durable|fanout|groups|writer [--events n] [--in-flight n] [--subscribers n] [--rounds n] [--only name]"
+    "usage: npm run bench -- durable|fanout|groups|outbox-mongo|writer [--events n] [--in-flight n] [--subscribers n] [--rounds n] [--only name]"
   )
 }
 
