@@ -37,7 +37,7 @@ const rings: Readonly<Record<string, ReadonlyArray<string>>> = {
   // And effect, by the names of its pure modules.
   "src/domain/Planted.ts": ["src/protocol"],
   "src/services/Planted.ts": ["src/protocol", "src/domain", "effect"],
-  "src/layers/core/Planted.ts": [...inner, ...anyEffect],
+  "src/layers/core/Planted.ts": [...inner, ...anyEffect, "lru-cache"],
   "src/layers/memory/Planted.ts": [...inner, ...anyEffect],
   "src/layers/sqlite/Planted.ts": [...inner, ...anyEffect, ...node, "node:sqlite"],
   "src/layers/mongo/Planted.ts": [...inner, ...anyEffect, ...node, "mongodb"],
@@ -74,6 +74,7 @@ const packages = [
   ...server,
   "fs",
   "node:sqlite",
+  "lru-cache",
   "mongodb",
   "jose",
   "ws",
