@@ -64,6 +64,12 @@ export class OutboxStore extends Context.Service<
   OutboxStore,
   {
     /**
+     * How many batches one worker does well to have under way at once: 1 where a claim costs little, more where each
+     * step is a way to a server and back, so that one batch is claimed while another one is appended.
+     */
+    readonly batchesAtOnce: number
+
+    /**
      * Adds an event, and answers its id. Enlists in the surrounding transaction where the backend has one:
      * rolled back, it never happened. The same (topic, id) again changes nothing. Topic and size are checked
      * before anything is written.
@@ -90,6 +96,11 @@ export class OutboxStore extends Context.Service<
       readonly limit: number
       readonly leaseMs: number
       readonly worker: string
+      /**
+       * The worker has other claims under way, and asks again when they are settled: records behind those may stay as
+       * they are, and so may hide what is behind them, instead of being Blocked for so short a time.
+       */
+      readonly whileHolding?: boolean
     }) => Effect.Effect<ReadonlyArray<OutboxClaim>, StoreUnavailable>
 
     /** These are in the log. A lease that ran out, but was not taken over, still counts. */

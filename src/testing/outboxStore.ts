@@ -182,6 +182,18 @@ export const outboxStoreSuite = <E>(
           expect(idsOf(yield* claim(store, { worker: "w2" }))).toEqual(["a2", "a3"])
         }))
 
+      test("and neither does one that asks again while it holds some", (store) =>
+        Effect.gen(function* () {
+          yield* addAll(store, ["a1", "a2", "a3"], { key: "a" })
+          yield* add(store, "b1", { key: "b" })
+          const first = yield* claim(store, { limit: 1 })
+          const more = yield* store.claimBatch({ limit: 100, leaseMs: 50, worker: "w1", whileHolding: true })
+          expect(idsOf(more)).toEqual(["b1"])
+          yield* store.markSent(more)
+          yield* store.markSent(first)
+          expect(idsOf(yield* claim(store))).toEqual(["a2", "a3"])
+        }))
+
       test("the same key in another topic is another line", (store) =>
         Effect.gen(function* () {
           yield* add(store, "a1", { key: "a" })

@@ -5,14 +5,15 @@
  * What the log refuses although it takes others counts, waits with back-off, and is dead after the last attempt;
  * the rest of its key stays behind it. Nothing that is refused holds up others: it leaves the front of the outbox.
  */
-import { Clock, Effect, Layer, Queue, Random, Schedule, Stream } from "effect"
+import { Cause, Clock, Effect, FiberSet, Layer, Queue, Random, Schedule, Semaphore, Stream } from "effect"
 import * as Retry from "../../domain/Retry.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Appender, type Overloaded } from "../../services/Appender.ts"
-import type { AppendResult, NotAppended } from "../../services/EventStore.ts"
+import type { Appended } from "../../services/EventStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { type DrainerStatus, OutboxDrainer } from "../../services/OutboxDrainer.ts"
 import { type OutboxClaim, type OutboxFailure, OutboxStore } from "../../services/OutboxStore.ts"
+import { OutboxTarget, type TargetResult } from "../../services/OutboxTarget.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import * as metrics from "./metrics.ts"
 
@@ -30,9 +31,13 @@ const rest = { firstMs: 50, factor: 4, longestMs: 5_000 }
 /** Batches in a row of which the log takes nothing, before the drainer waits for its interval. */
 const maxFruitless = 100
 
+/** No later attempt will change it. */
+const isFinal = ({ reason }: Exclude<TargetResult, Appended>): boolean =>
+  reason === "too_large" || reason === "invalid"
+
 const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = Settings.drainer) {
   const outbox = yield* OutboxStore
-  const appender = yield* Appender
+  const target = yield* OutboxTarget
   const recorder = yield* metrics.recorder
   const ids = yield* Ids
   const random = yield* Random.Random
@@ -42,19 +47,27 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   let status: DrainerStatus = { worker, sent: 0, failed: 0, lost: 0, problem: undefined }
 
   /** A refusal that no later attempt will change is final at once. */
-  const failureOf = (claim: OutboxClaim, reason: NotAppended["reason"]): OutboxFailure => {
-    const next =
-      reason === "too_large"
-        ? ({ _tag: "Stop" } as const)
-        : Retry.afterFailure(settings.retry, claim.attempts, random.nextDoubleUnsafe())
-    return { claim, error: reason, retryInMs: next._tag === "Retry" ? next.delayMs : undefined }
+  const failureOf = (claim: OutboxClaim, result: Exclude<TargetResult, Appended>): OutboxFailure => {
+    const next = isFinal(result)
+      ? ({ _tag: "Stop" } as const)
+      : Retry.afterFailure(settings.retry, claim.attempts, random.nextDoubleUnsafe())
+    const error = "message" in result ? result.message : result.reason
+    return { claim, error, retryInMs: next._tag === "Retry" ? next.delayMs : undefined }
   }
 
-  const note = (error: StoreUnavailable | Overloaded) =>
+  const note = (error: StoreUnavailable | Overloaded) => noteCause(Cause.fail(error))
+
+  /** A defect is shown, and tried again, like what was expected to fail: a drainer that ends drains nothing. */
+  const noteCause = (cause: Cause.Cause<StoreUnavailable | Overloaded>) =>
     Effect.suspend(() => {
-      const isNew = status.problem !== error.message
-      status = { ...status, problem: error.message }
-      return isNew ? Effect.logWarning("the outbox cannot be drained", error) : Effect.void
+      const error = Cause.squash(cause)
+      const problem = error instanceof Error ? error.message : String(error)
+      const isNew = status.problem !== problem
+      status = { ...status, problem }
+      if (!isNew) return Effect.void
+      return Cause.hasDies(cause)
+        ? Effect.logError("the outbox cannot be drained", cause)
+        : Effect.logWarning("the outbox cannot be drained", error)
     })
 
   /** What was claimed is settled as long as it takes: until then nobody else may touch the records. */
@@ -68,7 +81,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   const append = (claims: ReadonlyArray<OutboxClaim>) =>
     Effect.gen(function* () {
       const eventsOf = (some: ReadonlyArray<number>) => some.map((i) => claims[i]!.event)
-      const results: Array<AppendResult> = [...(yield* appender.append(claims.map(({ event }) => event)))]
+      const results: Array<TargetResult> = [...(yield* target.append(claims.map(({ event }) => event)))]
       const passed = new Set<string>()
       const isBehind = (i: number) => {
         const result = results[i]!
@@ -86,7 +99,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
         }
         tried = results.flatMap((_, i) => (isBehind(i) ? [i] : [])).slice(0, count)
         if (tried.length === 0) return results
-        const more = yield* appender.append(eventsOf(tried))
+        const more = yield* target.append(eventsOf(tried))
         tried.forEach((i, n) => (results[i] = more[n]!))
       }
     })
@@ -127,10 +140,11 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
         if (result._tag === "Appended") {
           sent.push(claim)
           resting.delete(topic)
-        } else if (result.reason === "too_large") failed.push(failureOf(claim, result.reason))
+        } else if (isFinal(result)) failed.push(failureOf(claim, result))
         else {
           const line = `${topic} ${key}`
-          if (result.reason === "unavailable" && isAtWork) failed.push(failureOf(claim, result.reason))
+          const counts = result.reason === "forbidden" || (result.reason === "unavailable" && isAtWork)
+          if (counts) failed.push(failureOf(claim, result))
           else if (lines.has(line)) behind.push(claim)
           else untried.push(claim)
           if (key !== undefined) lines.add(line)
@@ -151,27 +165,12 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
       return sent.length + failed.length
     })
 
-  const claim = outbox.claimBatch({ limit: settings.batchSize, leaseMs: settings.leaseMs, worker })
+  const claim = (whileHolding: boolean) =>
+    outbox.claimBatch({ limit: settings.batchSize, leaseMs: settings.leaseMs, worker, whileHolding })
 
-  /** Set while a batch is claimed and not settled; called when it is. */
+  const deliveries = yield* FiberSet.make<void>()
+  const drains = yield* Semaphore.make(1)
   let stopping = false
-  let busy = false
-  let whenIdle: (() => void) | undefined
-
-  /** One batch, and how many it got done with; none: nothing is due. */
-  const batch = Effect.suspend(() => {
-    busy = true
-    return Effect.flatMap(claim, (claims) =>
-      claims.length === 0 ? Effect.succeed(undefined) : deliver(claims)
-    )
-  }).pipe(
-    Effect.ensuring(
-      Effect.sync(() => {
-        busy = false
-        whenIdle?.()
-      })
-    )
-  )
 
   /** Also between batches: an outbox that never runs empty must not keep what a lost worker had claimed. */
   let requeuedAt = -Infinity
@@ -182,19 +181,56 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
     return outbox.requeueExpired({ maxAttempts: settings.retry.maxAttempts })
   })
 
-  /** Until nothing is due, or the log takes nothing. */
+  /**
+   * Until nothing is due, or the log takes nothing. While much is due, several batches are under way at once: one is
+   * claimed while others are appended and marked. A claim that is not even half full says that little is.
+   */
   const drain = Effect.gen(function* () {
-    for (let fruitless = 0; fruitless < maxFruitless;) {
+    let failure: Cause.Cause<StoreUnavailable | Overloaded> | undefined
+    let fruitless = 0
+    let underWay = 0
+    let isMuch = false
+    const oneIsSettled = yield* Queue.sliding<void>(1)
+
+    const settle = (claims: ReadonlyArray<OutboxClaim>) =>
+      deliver(claims).pipe(
+        Effect.matchCause({
+          onSuccess: (done) => void (fruitless = done > 0 ? 0 : fruitless + 1),
+          onFailure: (cause) => void (failure ??= cause)
+        }),
+        Effect.ensuring(
+          Effect.sync(() => {
+            underWay--
+            Queue.offerUnsafe(oneIsSettled, undefined)
+          })
+        )
+      )
+
+    const next = Effect.gen(function* () {
       yield* requeue
-      const done = stopping ? undefined : yield* batch
-      if (done === undefined) return
-      fruitless = done > 0 ? 0 : fruitless + 1
+      const claims = yield* claim(underWay > 0)
+      isMuch = claims.length >= settings.batchSize / 2
+      if (claims.length === 0) return underWay > 0
+      underWay++
+      if (isMuch && outbox.batchesAtOnce > 1) yield* FiberSet.run(deliveries, settle(claims))
+      else yield* settle(claims)
+      return true
+    }).pipe(Effect.catchCause((cause) => Effect.sync(() => Boolean((failure ??= cause)))))
+
+    while (!stopping && failure === undefined && fruitless < maxFruitless) {
+      const isFull = underWay >= outbox.batchesAtOnce
+      if (underWay > 0 && (isFull || !isMuch)) yield* Queue.take(oneIsSettled)
+      else if (!(yield* next)) break
     }
-  })
+    yield* FiberSet.awaitEmpty(deliveries)
+    if (failure !== undefined) return yield* Effect.failCause(failure)
+  }).pipe(drains.withPermits(1))
 
   const round = drain.pipe(
     Effect.tap(() => Effect.sync(() => (status = { ...status, problem: undefined }))),
-    Effect.tapError(note),
+    Effect.catchCause((cause) =>
+      Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.andThen(noteCause(cause), Effect.fail("again"))
+    ),
     Effect.retry(pauseAfterFailure),
     Effect.orDie
   )
@@ -218,10 +254,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
       stopping = true
-      if (!busy) return Effect.void
-      return Effect.callback<void>((resume) => {
-        whenIdle = () => resume(Effect.void)
-      })
+      return drains.withPermits(1)(Effect.void)
     }).pipe(Effect.timeoutOption(finishTimeout), Effect.asVoid)
   )
 
@@ -231,7 +264,19 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   })
 })
 
+/** Into whatever log the target is. */
+export const layerInto = (
+  settings?: Settings.DrainerSettings
+): Layer.Layer<OutboxDrainer, never, OutboxStore | OutboxTarget | Ids> =>
+  Layer.effect(OutboxDrainer, make(settings))
+
+const ownLog: Layer.Layer<OutboxTarget, never, Appender> = Layer.effect(
+  OutboxTarget,
+  Effect.map(Appender, ({ append }) => OutboxTarget.of({ append }))
+)
+
+/** Into the log of this hub. */
 export const layer = (
   settings?: Settings.DrainerSettings
 ): Layer.Layer<OutboxDrainer, never, OutboxStore | Appender | Ids> =>
-  Layer.effect(OutboxDrainer, make(settings))
+  Layer.provide(layerInto(settings), ownLog)

@@ -123,6 +123,7 @@ export const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.
   }
 
   return OutboxStore.of({
+    batchesAtOnce: 1,
     add: (event, options) =>
       Effect.gen(function* () {
         const now = clock.currentTimeMillisUnsafe()

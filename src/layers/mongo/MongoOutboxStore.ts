@@ -29,6 +29,12 @@ export interface Options {
   readonly changes?: Partial<OutboxChangesOptions>
 }
 
+/** Measured: two are faster than one by a half, and more than three gain nothing. */
+const batchesAtOnce = 3
+
+/** A drainer that claimed something asks for more within this time, if it is still there. */
+const drainingMs = 1_000
+
 /** A claim is the token of its batch, and the record. Nobody but this file looks into it. */
 const tokenOf = (batch: string, record: string): string => `${batch} ${record}`
 
@@ -50,6 +56,7 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits,
   const commands = outboxCommands(outbox, database.now, ids.next)
   const oneAtATime = yield* Semaphore.make(1)
   const added = yield* PubSub.sliding<void>(1)
+  /** When a claim found something last, unless one has found nothing since. */
   let claimedAt = -Infinity
 
   const use = <A>(method: string, f: () => Promise<A>): Effect.Effect<A, StoreUnavailable> =>
@@ -67,10 +74,13 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits,
       const refs = items.map((item) => refOf(claimOf(item)))
       return Effect.map(
         use(method, () => settle(refs)),
-        (lost): Settled => ({
-          marked: items.length - lost.size,
-          lost: items.flatMap((item, i) => (lost.has(refs[i]!) ? [claimOf(item)] : []))
-        })
+        (lost): Settled => {
+          claims.letGo(refs)
+          return {
+            marked: items.length - lost.size,
+            lost: items.flatMap((item, i) => (lost.has(refs[i]!) ? [claimOf(item)] : []))
+          }
+        }
       )
     })
 
@@ -80,6 +90,8 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits,
   }
 
   return OutboxStore.of({
+    batchesAtOnce,
+
     add: (event, { notBefore } = {}) =>
       Effect.gen(function* () {
         const session = Option.getOrUndefined(yield* Effect.serviceOption(MongoSession))
@@ -103,11 +115,14 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits,
         const token = ids.next()
         let isWanted = true
         /** Not waited for: the lease ends anyway. */
-        const giveBack = (): void => void commands.releaseAll(token).catch(() => {})
+        const giveBack = (): void => {
+          claims.letGoAll(token)
+          void commands.releaseAll(token).catch(() => {})
+        }
         return use("claimBatch", async () => {
           try {
             const found = await claims.claim({ ...claim, token })
-            if (found.length > 0) claimedAt = database.now()
+            claimedAt = found.length > 0 ? database.now() : -Infinity
             if (!isWanted && found.length > 0) giveBack()
             return found
           } catch (error) {
@@ -187,7 +202,7 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits,
           hasChangeStreams: database.features.changeStreams,
           now: database.now,
           hasReady: Effect.orElseSucceed(use("changes", commands.hasReady), () => false),
-          isDraining: (withinMs) => database.now() < claimedAt + withinMs
+          isDraining: () => database.now() < claimedAt + drainingMs
         }
       )
     )

@@ -34,8 +34,8 @@ export const outboxChanges = (
     readonly hasChangeStreams: boolean
     readonly now: () => number
     readonly hasReady: Effect.Effect<boolean>
-    /** Records were claimed within the last so many milliseconds: somebody here goes on until there are none. */
-    readonly isDraining: (withinMs: number) => boolean
+    /** Somebody here goes on claiming until there is nothing. */
+    readonly isDraining: () => boolean
   }
 ): Stream.Stream<void> =>
   Stream.callback<void>(
@@ -47,7 +47,7 @@ export const outboxChanges = (
           Effect.gen(function* () {
             let wait = options.busyPollMs
             while (from.now() < until) {
-              const isBusy = from.isDraining(wait)
+              const isBusy = from.isDraining()
               const isReady = !isBusy && (yield* from.hasReady)
               if (isReady) tell()
               wait = isBusy || isReady ? options.busyPollMs : Math.min(options.idlePollMs, wait * 1.25)

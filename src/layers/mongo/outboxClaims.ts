@@ -47,11 +47,18 @@ type Candidate = Pick<OutboxDocument, "_id" | "topic" | "id" | "order"> & Partia
 
 type Place = Pick<OutboxDocument, "order" | "id">
 
-/** What is open of a line and not part of the claim, up to the last record of the claim. */
+/** What is open of a line and not part of the claim, up to the last record of the whole claim. */
 interface Earlier {
   readonly _id: { readonly topic: string; readonly key: string }
   readonly first: Place
   readonly last: Place
+}
+
+/** A claim that was made here and is not settled: how many records of each line it has. */
+interface Held {
+  readonly worker: string
+  readonly until: number
+  readonly lines: Map<string, number>
 }
 
 /** A record that others are behind. */
@@ -62,10 +69,13 @@ export interface Claim {
   readonly leaseMs: number
   readonly worker: string
   readonly token: string
+  /** The worker has other claims: what is in their lines stays where it is. */
+  readonly whileHolding?: boolean | undefined
 }
 
 const nameOf = ({ id, topic }: Head): string => `${topic} ${id}`
 
+/** A topic has no space in it. */
 const lineOf = (record: { readonly topic: string; readonly key: string }): string =>
   `${record.topic} ${record.key}`
 
@@ -106,6 +116,16 @@ export const unblock = async (
 export interface OutboxClaims {
   /** Only one at a time: what was read ahead is shared. */
   readonly claim: (claim: Claim) => Promise<ReadonlyArray<OutboxDocument>>
+  /** These records are not held any more. */
+  readonly letGo: (
+    done: ReadonlyArray<{
+      readonly token: string
+      readonly topic: string
+      readonly key: string | undefined
+    }>
+  ) => void
+  /** A whole claim is not held any more. */
+  readonly letGoAll: (token: string) => void
   /** A record waits until then, by `now`. */
   readonly expectDue: (at: number) => void
 }
@@ -116,6 +136,7 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
   let aheadLimit = readAhead.least
   let wokeAt = -Infinity
   let nextDueAt = Infinity
+  const held = new Map<string, Held>()
 
   const wake = async (): Promise<void> => {
     const at = now()
@@ -154,18 +175,38 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
     return (await collection.findOne(pauseMark, { projection: { _id: 1 } })) === null
   }
 
+  /** The next candidates; without those in lines that the worker holds, if it does: their turn is when it let go. */
+  const next = ({ limit, whileHolding, worker }: Claim): ReadonlyArray<Candidate> => {
+    const at = now()
+    for (const [token, { until }] of held) if (until <= at) held.delete(token)
+    const busy = whileHolding ? [...held.values()].filter((one) => one.worker === worker) : []
+    const found: Array<Candidate> = []
+    const rest: Array<Candidate> = []
+    let seen = 0
+    for (const candidate of ahead) {
+      if (found.length === limit) break
+      seen++
+      const { key, topic } = candidate
+      const isHeld = key !== undefined && busy.some(({ lines }) => lines.has(lineOf({ topic, key })))
+      if (isHeld) rest.push(candidate)
+      else found.push(candidate)
+    }
+    ahead = rest.concat(ahead.slice(seen))
+    return found
+  }
+
   /** Takes candidates until some are got: others may be faster, and are then left to their part of the backlog. */
-  const take = async ({ limit, ...claim }: Claim): Promise<ReadonlyArray<Candidate>> => {
+  const take = async (claim: Claim): Promise<ReadonlyArray<Candidate>> => {
     for (let tries = 0; tries < maxTries && ahead.length > 0; tries++) {
-      const tried = ahead.slice(0, limit)
-      ahead = ahead.slice(limit)
+      const tried = next(claim)
+      if (tried.length === 0) return []
       const { matchedCount } = await whileBusy(() =>
         collection.updateMany(
           { _id: idsOf(tried), topic: topicsOf(tried), state: "pending" },
           pipelines.claimed(claim)
         )
       )
-      if (matchedCount < tried.length / 2) ahead = ahead.slice(limit * Math.floor(8 * Math.random()))
+      if (matchedCount < tried.length / 2) ahead = ahead.slice(claim.limit * Math.floor(8 * Math.random()))
       if (matchedCount > 0) return tried
     }
     return []
@@ -179,11 +220,16 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
     readonly earlier: ReadonlyArray<Earlier>
   }> => {
     const withToken = { _id: idsOf(tried), topic: topicsOf(tried), token }
-    const lines = [...groupLines(tried).values()].map((line) => {
-      const { key, order, topic } = inOrder(line).at(-1)!
-      return { topic, key, inLine: true, order: { $lt: order } }
-    })
-    if (lines.length === 0) return { mine: await collection.find(withToken).toArray(), earlier: [] }
+    const keyed = [...groupLines(tried).values()].flat()
+    const last = inOrder(keyed).at(-1)
+    if (last === undefined) return { mine: await collection.find(withToken).toArray(), earlier: [] }
+    // One range for all lines: their own ends would be exact, and cost a range each.
+    const before = {
+      topic: topicsOf(keyed),
+      key: { $in: [...new Set(keyed.map(({ key }) => key))] },
+      inLine: true,
+      order: { $lt: last.order }
+    }
     const rows = await collection
       .aggregate<OutboxDocument | Earlier>([
         { $match: withToken },
@@ -191,7 +237,7 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
           $unionWith: {
             coll: collection.collectionName,
             pipeline: [
-              { $match: { $or: lines, topic: topicsOf(lines), inLine: true, token: { $ne: token } } },
+              { $match: { ...before, token: { $ne: token } } },
               {
                 $group: {
                   _id: { topic: "$topic", key: "$key" },
@@ -213,12 +259,18 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
     return { mine, earlier }
   }
 
-  /** The updates by which this part of a line, and what was read ahead of the line, leaves the ready records. */
+  /**
+   * The updates by which this part of a line, and what was read ahead of the line, leaves the ready records; and the ids
+   * of those that it is behind from then on.
+   */
   const holdBack = (
     behind: ReadonlyArray<OutboxDocument>,
     on: string,
     token: string
-  ): ReadonlyArray<AnyBulkWriteOperation<OutboxDocument>> => {
+  ): {
+    readonly updates: ReadonlyArray<AnyBulkWriteOperation<OutboxDocument>>
+    readonly fronts: ReadonlyArray<string>
+  } => {
     const { key, topic } = behind[0]!
     const updates: Array<AnyBulkWriteOperation<OutboxDocument>> = [
       {
@@ -237,6 +289,7 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
       const left = new Set(more)
       ahead = ahead.filter((candidate) => !left.has(candidate))
     }
+    const fronts = [on]
     let before: Place = end
     for (let from = 0; from < more.length; from += unblockChunk) {
       const part = more.slice(from, from + unblockChunk)
@@ -246,10 +299,20 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
           update: pipelines.readyBlocked({ on: before.id, recheck: recheckLate })
         }
       })
+      fronts.push(before.id)
       before = part.at(-1)!
     }
-    return updates
+    return { updates, fronts }
   }
+
+  /** Whoever is done with these has to let others go on. Written before anything is behind them. */
+  const marks = (fronts: ReadonlyArray<Head>): ReadonlyArray<AnyBulkWriteOperation<OutboxDocument>> =>
+    [...Map.groupBy(fronts, ({ topic }) => topic)].map(([topic, some]) => ({
+      updateMany: {
+        filter: { topic, id: { $in: some.map(({ id }) => id) }, inLine: true },
+        update: { $set: { hasBehind: true } }
+      }
+    }))
 
   /** Lets those go on that were put behind records which are done by now. */
   const verify = async (heads: ReadonlyArray<Head>): Promise<void> => {
@@ -268,23 +331,27 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
     const tried = await take(wanted)
     if (tried.length === 0) return undefined
     const { earlier, mine } = await read(tried, wanted.token)
-    const held = new Map(earlier.map((one): [string, Earlier] => [lineOf(one._id), one]))
+    const others = new Map(earlier.map((one): [string, Earlier] => [lineOf(one._id), one]))
     const out = new Set<string>()
     const heads: Array<Head> = []
     const updates: Array<AnyBulkWriteOperation<OutboxDocument>> = []
+    const fronts: Array<Head> = []
     for (const [name, line] of groupLines(inOrder(mine))) {
-      const other = held.get(name)
+      const other = others.get(name)
       const behind = other === undefined ? [] : line.filter((record) => isBefore(other.first, record))
       if (other === undefined || behind.length === 0) continue
       for (const { _id } of behind) out.add(_id)
       // The nearest before all of them; in a line that is torn apart between two claims, the first of the other's.
       const { id } = isBefore(other.last, line[0]!) ? other.last : other.first
-      heads.push({ topic: line[0]!.topic, id })
-      updates.push(...holdBack(behind, id, wanted.token))
+      const { topic } = line[0]!
+      heads.push({ topic, id })
+      const held = holdBack(behind, id, wanted.token)
+      updates.push(...held.updates)
+      fronts.push(...held.fronts.map((front) => ({ topic, id: front })))
     }
     if (updates.length > 0) {
       // The last first: nothing is behind a record that came back before it was written.
-      const lastFirst = updates.toReversed()
+      const lastFirst = [...marks(fronts), ...updates.toReversed()]
       await whileBusy(() => collection.bulkWrite(lastFirst))
       void verify(heads).catch(() => {})
     }
@@ -293,17 +360,33 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
 
   const claim = async (wanted: Claim): Promise<ReadonlyArray<OutboxDocument>> => {
     if (wanted.limit <= 0) return []
+    const until = now() + wanted.leaseMs
     for (let met = 0; met < wanted.limit + lookAhead; met += wanted.limit) {
       const found = await claimNext(wanted)
       if (found === undefined) return []
-      if (found.length > 0) return found
+      if (found.length === 0) continue
+      const lines = new Map(Array.from(groupLines(found), ([name, { length }]) => [name, length]))
+      if (lines.size > 0) held.set(wanted.token, { worker: wanted.worker, until, lines })
+      return found
     }
     return []
+  }
+
+  const letGo: OutboxClaims["letGo"] = (done) => {
+    for (const { key, token, topic } of done) {
+      const lines = held.get(token)?.lines
+      if (key === undefined || lines === undefined) continue
+      const name = lineOf({ topic, key })
+      const left = (lines.get(name) ?? 0) - 1
+      if (left > 0) lines.set(name, left)
+      else lines.delete(name)
+      if (lines.size === 0) held.delete(token)
+    }
   }
 
   const expectDue = (at: number): void => {
     nextDueAt = Math.min(nextDueAt, at)
   }
 
-  return { claim, expectDue }
+  return { claim, letGo, letGoAll: (token) => void held.delete(token), expectDue }
 }

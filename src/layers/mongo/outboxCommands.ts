@@ -4,7 +4,7 @@
  *
  * Every change names the token of the claim it ends. A claim that was lost has another one by now, or none.
  */
-import type { AnyBulkWriteOperation, Collection, Document } from "mongodb"
+import type { AnyBulkWriteOperation, Collection, Document, Filter } from "mongodb"
 import { leaseExpired, type StateName } from "../../domain/Outbox.ts"
 import type { OutboxEntry, OutboxStats } from "../../services/OutboxStore.ts"
 import { whileBusy } from "./whileBusy.ts"
@@ -79,17 +79,21 @@ export const outboxCommands = (
       done.filter(({ key }) => key !== undefined)
     )
 
-  /** The updates of one call, of claims that end the same way together. Answers which claims were lost. */
+  /**
+   * The updates of one call, of claims that end the same way together, as far as they are what `only` says. Answers
+   * which claims were lost, or left out.
+   */
   const settle = async (
     groups: ReadonlyArray<{ readonly claims: ReadonlyArray<ClaimRef>; readonly update: Array<Document> }>,
-    call: string
+    call: string,
+    only: Filter<OutboxDocument> = {}
   ): Promise<ReadonlySet<ClaimRef>> => {
     const claims = groups.flatMap((group) => group.claims)
     const updates = groups.flatMap((group) =>
       [...Map.groupBy(group.claims, ({ token }) => token)].map(
         ([token, some]): AnyBulkWriteOperation<OutboxDocument> => ({
           updateMany: {
-            filter: { _id: { $in: some.map(({ _id }) => _id) }, topic: topicsOf(some), token },
+            filter: { ...only, _id: { $in: some.map(({ _id }) => _id) }, topic: topicsOf(some), token },
             update: group.update
           }
         })
@@ -109,9 +113,13 @@ export const outboxCommands = (
     markSent: async (claims: ReadonlyArray<ClaimRef>): Promise<ReadonlySet<ClaimRef>> => {
       if (claims.length === 0) return new Set()
       const call = nextId()
-      const lost = await settle([{ claims, update: pipelines.sent(call) }], call)
+      const update = pipelines.sent(call)
+      // Those that nobody is behind at first: as a rule all of them, and then this was everything.
+      const left = await settle([{ claims, update }], call, { hasBehind: { $exists: false } })
+      if (left.size === 0) return left
+      const lost = await settle([{ claims: [...left], update }], call)
       // Also of those that are lost: an earlier try of this call may have got so far and no farther.
-      await letGoOn(claims)
+      await letGoOn([...left])
       return lost
     },
 

@@ -135,6 +135,8 @@ export interface OutboxDocument {
   readonly recheckMs?: number
   /** Blocked: behind the record with this id of the same topic. */
   readonly blockedOn?: string
+  /** Others were blocked behind it once, and may be still. */
+  readonly hasBehind?: true
   readonly token?: string
   readonly worker?: string
   readonly leaseUntil?: Date
@@ -173,7 +175,6 @@ export const outboxIndexes: ReadonlyArray<IndexDescription> = [
   { key: { topic: 1, key: 1, order: 1 }, name: "lines", partialFilterExpression: { inLine: true } },
   { key: { dueAt: 1 }, name: "by_due_time", sparse: true },
   { key: { topic: 1, blockedOn: 1 }, name: "blocked", partialFilterExpression: { state: "blocked" } },
-  { key: { leaseUntil: 1 }, name: "by_lease", sparse: true },
   { key: { sentAt: 1 }, name: "by_end", sparse: true }
 ]
 

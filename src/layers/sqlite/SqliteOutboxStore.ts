@@ -70,6 +70,7 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits)
     .pipe(Effect.orElseSucceed(() => false))
 
   return OutboxStore.of({
+    batchesAtOnce: 1,
     add: (event, options) =>
       Effect.gen(function* () {
         const id = event.id ?? ids.next()

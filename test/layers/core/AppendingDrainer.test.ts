@@ -471,6 +471,105 @@ describe("AppendingDrainer: workers", () => {
     }))
 })
 
+describe("AppendingDrainer: several batches at once", () => {
+  const testThree = <E>(
+    title: string,
+    run: (trouble: Trouble["Service"]) => Effect.Effect<void, E, Scope.Scope | TestStores.TestStores>
+  ) =>
+    it.effect(title, () =>
+      Effect.flatMap(Trouble, run).pipe(
+        Effect.scoped,
+        Effect.provide(TestStores.layer({ batchesAtOnce: 3 })),
+        Effect.provideService(References.MinimumLogLevel, "None")
+      )
+    )
+  const ids = Array.from({ length: 70 }, (_, i) => `${i}`)
+  const holdings = (trouble: Trouble["Service"]) =>
+    trouble.calls.flatMap(({ args, operation }) =>
+      operation === "OutboxStore.claimBatch"
+        ? [(args[0] as { readonly whileHolding?: boolean }).whileHolding]
+        : []
+    )
+
+  testThree("claims while others are appended and marked, and no more than that many", (trouble) =>
+    Effect.gen(function* () {
+      yield* addAll(ids)
+      // A mark takes longer than all claims.
+      trouble.setPace((operation) => (operation === "OutboxStore.markSent" ? [1_000, 0] : [1, 0]))
+      const { drainer } = yield* start({ leaseMs: 10_000 })
+      yield* TestClock.adjust(500)
+      expect(trouble.count("OutboxStore.claimBatch")).toBe(3)
+      expect(holdings(trouble)).toEqual([false, true, true])
+      expect((yield* log()).length).toBe(30)
+      yield* TestClock.adjust(5_000)
+      expect((yield* log()).toSorted()).toEqual(ids.toSorted())
+      expect(yield* drainer.status).toMatchObject({ sent: 70, lost: 0, problem: undefined })
+    })
+  )
+
+  testThree("has one under way while little is due", (trouble) =>
+    Effect.gen(function* () {
+      yield* addAll(ids.slice(0, 4))
+      trouble.setPace((operation) => (operation === "OutboxStore.markSent" ? [1_000, 0] : [1, 0]))
+      yield* start({ leaseMs: 10_000 })
+      yield* TestClock.adjust(500)
+      expect(trouble.count("OutboxStore.claimBatch")).toBe(1)
+      yield* TestClock.adjust(1_000)
+      expect(holdings(trouble).slice(0, 2)).toEqual([false, false])
+    })
+  )
+
+  testThree("finishes all of them when it is told to stop", (trouble) =>
+    Effect.gen(function* () {
+      yield* addAll(ids)
+      trouble.setPace((operation) => (operation === "OutboxStore.markSent" ? [1_000, 0] : [1, 0]))
+      const { stop, stopped } = yield* start({ leaseMs: 10_000 })
+      yield* TestClock.adjust(500)
+      yield* stop
+      yield* TestClock.adjust(100)
+      expect(yield* stopped).toBe(false)
+      yield* TestClock.adjust(1_000)
+      expect(yield* stopped).toBe(true)
+      const found = Object.values(yield* states)
+      expect(found.filter((state) => state === "Sent").length).toBe(30)
+      expect(found.filter((state) => state === "Pending").length).toBe(40)
+    })
+  )
+
+  testThree("shows a defect, and goes on when it is over", (trouble) =>
+    Effect.gen(function* () {
+      yield* addAll(ids)
+      trouble.setPace(() => [1, 0])
+      const defect = () => Effect.die(new Error("a bug in the store"))
+      trouble.next("OutboxStore.markSent", defect)
+      trouble.next("OutboxStore.requeueExpired", defect)
+      const { drainer } = yield* start({ leaseMs: 2_000 })
+      yield* TestClock.adjust(50)
+      expect((yield* drainer.status).problem).toBe("a bug in the store")
+      for (let i = 0; i < 100; i++) yield* TestClock.adjust(100)
+      expect((yield* log()).toSorted()).toEqual(ids.toSorted())
+      expect(new Set(Object.values(yield* states))).toEqual(new Set(["Sent"]))
+      expect((yield* drainer.status).problem).toBe(undefined)
+    })
+  )
+
+  testThree("gives all of them back when the log fails, and goes on when it is back", (trouble) =>
+    Effect.gen(function* () {
+      yield* addAll(ids)
+      trouble.setPace(() => [1, 0])
+      trouble.setOutage("EventStore")
+      const { drainer } = yield* start({ leaseMs: 10_000 })
+      yield* TestClock.adjust(1_000)
+      expect((yield* drainer.status).problem).toContain("EventStore.append")
+      trouble.setOutage(undefined)
+      yield* TestClock.adjust(20_000)
+      expect((yield* log()).toSorted()).toEqual(ids.toSorted())
+      expect((yield* entryOf("0")).attempts).toBe(1)
+      expect((yield* drainer.status).problem).toBe(undefined)
+    })
+  )
+})
+
 describe("AppendingDrainer, whatever happens", () => {
   const step = fc.oneof(
     {
@@ -516,7 +615,8 @@ describe("AppendingDrainer, whatever happens", () => {
         fc.array(step, { minLength: 5, maxLength: 40 }),
         fc.array(fc.tuple(fc.nat(8), fc.nat(8)), { minLength: 1, maxLength: 10 }),
         fc.integer({ min: 1, max: 7 }),
-        (steps, paces, batchSize) =>
+        fc.integer({ min: 1, max: 4 }),
+        (steps, paces, batchSize, batchesAtOnce) =>
           Effect.gen(function* () {
             const trouble = yield* Trouble
             let called = 0
@@ -563,7 +663,8 @@ describe("AppendingDrainer, whatever happens", () => {
               }
             }
             trouble.setPace(() => [0, 0])
-            yield* TestClock.adjust("10 seconds")
+            // In steps: the clock does not wait for fibers that others have woken.
+            for (let i = 0; i < 100; i++) yield* TestClock.adjust(100)
             const stored = [...(yield* log("a")), ...(yield* log("b"))]
             expect(stored.toSorted()).toEqual(added.map(({ id }) => id).toSorted())
             for (const { line } of added) {
@@ -575,7 +676,7 @@ describe("AppendingDrainer, whatever happens", () => {
             yield* TestClock.adjust("1 second")
           }).pipe(
             Effect.scoped,
-            Effect.provide(TestStores.layer()),
+            Effect.provide(TestStores.layer({ batchesAtOnce })),
             Effect.provideService(References.MinimumLogLevel, "None"),
             Effect.provide(TestClock.layer()),
             Effect.runPromise

@@ -40,7 +40,7 @@ export class Trouble extends Context.Service<
   }
 >()("event-hub/test/layers/core/Trouble") {}
 
-const make = Effect.gen(function* () {
+const make = Effect.fnUntraced(function* (batchesAtOnce: number) {
   const log = yield* EventStore
   const groups = yield* GroupStore
   const outbox = yield* OutboxStore
@@ -101,15 +101,18 @@ const make = Effect.gen(function* () {
   ).pipe(
     Context.add(EventStore, troubled("EventStore", log, { changes: Stream.fromPubSub(changes) })),
     Context.add(GroupStore, troubled("GroupStore", groups)),
-    Context.add(OutboxStore, troubled("OutboxStore", outbox))
+    Context.add(OutboxStore, troubled("OutboxStore", outbox, { batchesAtOnce }))
   )
 })
 
 export type TestStores = Trouble | EventStore | GroupStore | OutboxStore | Ids
 
 /** Events may be trimmed at any age, unless a test says otherwise. */
-export const layer = (options: Partial<MemoryEventStore.Options> = {}): Layer.Layer<TestStores> =>
-  Layer.effectContext(make).pipe(
+export const layer = ({
+  batchesAtOnce = 1,
+  ...options
+}: Partial<MemoryEventStore.Options> & { readonly batchesAtOnce?: number } = {}): Layer.Layer<TestStores> =>
+  Layer.effectContext(make(batchesAtOnce)).pipe(
     Layer.provide(
       Layer.mergeAll(
         MemoryEventStore.layer({ retention: { minAgeMs: 0 }, ...options }),

@@ -141,7 +141,7 @@ describeMongo("mongo", (url) => {
     )
 
     test(
-      "with keys likewise, and marking takes one more for what stands behind",
+      "with keys likewise",
       Effect.gen(function* () {
         const store = yield* OutboxStore
         for (let i = 0; i < 220; i++) yield* add(store, `${i}`, `k${i % 30}`)
@@ -149,8 +149,23 @@ describeMongo("mongo", (url) => {
         expect(first.result.length).toBe(100)
         expect(first.commands).toEqual(["update", "find", "update", "aggregate"])
         const marked = yield* commandsOf(store.markSent(first.result))
-        expect(marked.commands).toEqual(["update", "update"])
+        expect(marked.commands).toEqual(["update"])
       })
+    )
+
+    test(
+      "marking takes 3 when others were blocked behind one of the records",
+      Effect.gen(function* () {
+        const store = yield* OutboxStore
+        const other = yield* another()
+        for (let i = 0; i < 20; i++) yield* add(store, `${i}`, `k${i % 10}`)
+        const first = yield* claim(store, { limit: 10 })
+        expect(yield* claim(other, { worker: "w2" })).toEqual([])
+        const marked = yield* commandsOf(store.markSent(first))
+        expect(marked.result).toEqual({ marked: 10, lost: [] })
+        expect(marked.commands).toEqual(["update", "find", "update", "update"])
+        expect((yield* claim(store, { worker: "w2" })).length).toBe(10)
+      }).pipe(Effect.scoped, Effect.provide(RandomIds.layer))
     )
 
     test(
@@ -181,6 +196,56 @@ describeMongo("mongo", (url) => {
         expect(commands).toEqual(["update", "find"])
         const requeued = yield* commandsOf(store.requeueExpired({ maxAttempts: 3 }))
         expect(requeued.commands).toEqual(["find"])
+      })
+    )
+  })
+
+  describe("a worker with claims under way", () => {
+    const claimMore = (store: Store, limit = 10) =>
+      store.claimBatch({ limit, leaseMs: 10_000, worker: "w1", whileHolding: true })
+
+    test(
+      "passes over the lines that it holds, which costs nothing and blocks nothing",
+      Effect.gen(function* () {
+        const store = yield* OutboxStore
+        for (let i = 0; i < 30; i++) yield* add(store, `${i}`, `k${i % 15}`)
+        yield* add(store, "alone")
+        const first = yield* claim(store, { limit: 10 })
+        expect(idsOf(first)).toEqual(Array.from({ length: 10 }, (_, i) => `${i}`))
+        const second = yield* commandsOf(claimMore(store))
+        expect(idsOf(second.result)).toEqual(["10", "11", "12", "13", "14", "25", "26", "27", "28", "29"])
+        expect(second.commands).not.toContain("bulkWrite")
+        expect(idsOf(yield* claimMore(store))).toEqual(["alone"])
+        expect((yield* store.stats).counts).toMatchObject({ Blocked: 0, Pending: 10 })
+        yield* store.markSent(first)
+        expect(idsOf(yield* claimMore(store))).toEqual(Array.from({ length: 10 }, (_, i) => `${15 + i}`))
+      })
+    )
+
+    test(
+      "takes a line again when its last record there is settled, whatever way",
+      Effect.gen(function* () {
+        const store = yield* OutboxStore
+        for (const id of ["1", "2", "3", "4"]) yield* add(store, id, "k")
+        const [one, two] = yield* claim(store, { limit: 2 })
+        expect(yield* claimMore(store)).toEqual([])
+        yield* store.markSent([one!])
+        expect(yield* claimMore(store)).toEqual([])
+        yield* store.release([two!])
+        expect(idsOf(yield* claimMore(store))).toEqual(["2", "3", "4"])
+      })
+    )
+
+    test(
+      "does not keep a line whose lease has ended",
+      Effect.gen(function* () {
+        const store = yield* OutboxStore
+        yield* add(store, "1", "k")
+        yield* claim(store, { leaseMs: 100 })
+        yield* add(store, "2", "k")
+        yield* sleep(1_200)
+        yield* store.requeueExpired({ maxAttempts: 3 })
+        expect(idsOf(yield* claimMore(store))).toEqual(["1", "2"])
       })
     )
   })
