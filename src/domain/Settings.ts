@@ -197,3 +197,18 @@ export const mongo: MongoSettings = {
   socketTimeoutMs: 15 * second,
   maxPoolSize: 20
 }
+
+export interface RemoteSettings {
+  /** Events that are sent to a remote hub and not answered, at most. */
+  readonly maxInFlight: number
+  /** Events that may wait for a remote hub before those who bring more are told to come back later. */
+  readonly maxQueuedEvents: number
+  /** How long a batch waits for a remote hub; the leases of its records have to be longer. */
+  readonly answerTimeoutMs: number
+}
+
+export const remote: RemoteSettings = {
+  maxInFlight: 256,
+  maxQueuedEvents: 10_000,
+  answerTimeoutMs: 10 * second
+}

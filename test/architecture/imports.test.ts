@@ -27,7 +27,7 @@ const inner = ["src/protocol", "src/domain", "src/services"]
 const anyEffect = ["effect", "effect/http"]
 const node = ["node:crypto", "node:fs/promises"]
 const server = ["@effect/platform-node", "@effect/platform-node/NodeHttpServer"]
-const layers = ["core", "memory", "sqlite", "mongo", "jwt", "websocket", "http"].map(
+const layers = ["core", "memory", "sqlite", "mongo", "jwt", "remote", "websocket", "http"].map(
   (name) => `src/layers/${name}`
 )
 
@@ -42,6 +42,7 @@ const rings: Readonly<Record<string, ReadonlyArray<string>>> = {
   "src/layers/sqlite/Planted.ts": [...inner, ...anyEffect, ...node, "node:sqlite"],
   "src/layers/mongo/Planted.ts": [...inner, ...anyEffect, ...node, "mongodb"],
   "src/layers/jwt/Planted.ts": [...inner, ...anyEffect, ...node, "jose"],
+  "src/layers/remote/Planted.ts": [...inner, "src/layers/core", "src/client", ...anyEffect],
   "src/layers/websocket/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node, "ws"],
   "src/layers/http/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node, ...server],
   "src/layers/unheardOf/Planted.ts": [...inner, ...anyEffect],

@@ -9,6 +9,7 @@ import { type ClientSession, type Db, MongoClient, MongoError, type MongoClientO
 import { Context, Effect, Layer, Schema, type Scope } from "effect"
 import * as Settings from "../../domain/Settings.ts"
 import { Ids } from "../../services/Ids.ts"
+import { StoreLacks } from "../../services/StoreLacks.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { migrate, SchemaProblem } from "./schema.ts"
 import { withoutSecrets } from "./withoutSecrets.ts"
@@ -65,8 +66,9 @@ export class MongoSession extends Context.Service<MongoSession, ClientSession>()
   "event-hub/layers/mongo/MongoDatabase/MongoSession"
 ) {}
 
-/** The collection exists, or is being made by somebody else at this moment. */
-const isMongoError = (error: unknown): error is MongoError => error instanceof MongoError
+/** By its name, too: the database of an application comes with a copy of the driver of its own. */
+const isMongoError = (error: unknown): error is Error & { readonly code?: unknown } =>
+  error instanceof MongoError || (error instanceof Error && error.name.startsWith("Mongo"))
 
 /** Codes of https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml that are about what was asked. */
 const askedWrongly = new Set([
@@ -134,7 +136,12 @@ const lacksOf = ({ changeStreams, transactions }: Features): ReadonlyArray<strin
 /** How often the server is asked for its time, in milliseconds. Clocks that never jump drift a second a day. */
 const askTimeEvery = 30_000
 
-const timeOf = async (db: Db): Promise<{ readonly server: number; readonly here: number }> => {
+interface Time {
+  readonly server: number
+  readonly here: number
+}
+
+export const timeOf = async (db: Db): Promise<Time> => {
   const before = performance.now()
   const hello = await db.command({ hello: 1 })
   const after = performance.now()
@@ -142,11 +149,27 @@ const timeOf = async (db: Db): Promise<{ readonly server: number; readonly here:
   return { server: local instanceof Date ? local.getTime() : Date.now(), here: (before + after) / 2 }
 }
 
-const make = ({
-  client: more,
-  url,
-  ...given
-}: Options): Effect.Effect<MongoDatabase["Service"], CannotConnect, Ids | Scope.Scope> =>
+/** The server's clock, from one answer on; it is asked again as long as the scope is open. */
+export const clockOf = (db: Db, time: Time): Effect.Effect<() => number, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    let known = time
+    const ask = Effect.promise(() =>
+      timeOf(db).then(
+        (found) => void (known = found),
+        () => {}
+      )
+    )
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(askTimeEvery), ask)))
+    return () => Math.round(known.server + performance.now() - known.here)
+  })
+
+/** Makes what has to be there before anything else, and answers the id of this life of the store. */
+type Prepare = (db: Db, newHistory: string) => Promise<string>
+
+const make = (
+  { client: more, url, ...given }: Options,
+  prepare: Prepare
+): Effect.Effect<MongoDatabase["Service"], CannotConnect, Ids | Scope.Scope> =>
   Effect.gen(function* () {
     const options = { ...Settings.mongo, ...given }
     const ids = yield* Ids
@@ -178,29 +201,38 @@ const make = ({
     const { features, history, time } = yield* Effect.tryPromise({
       try: async () => {
         const features = await featuresOf(db)
-        const history = await migrate(db, ids.next())
+        const history = await prepare(db, ids.next())
         return { features, history, time: await timeOf(db) }
       },
       catch: refuse
     })
     for (const lack of lacksOf(features)) yield* Effect.logInfo(lack)
-    let known = time
-    const ask = Effect.promise(() =>
-      timeOf(db).then(
-        (found) => void (known = found),
-        () => {}
-      )
-    )
-    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(askTimeEvery), ask)))
+    const now = yield* clockOf(db, time)
     return MongoDatabase.of({
       client,
       db,
       history,
       features,
       use: (operation, f) => tryUse(operation, () => f(db)),
-      now: () => Math.round(known.server + performance.now() - known.here)
+      now
     })
   })
 
 export const layer = (options: Options): Layer.Layer<MongoDatabase, CannotConnect, Ids> =>
-  Layer.effect(MongoDatabase, make(options))
+  Layer.effect(MongoDatabase, make(options, migrate))
+
+/**
+ * A database that belongs to others, who have an outbox in it: the hub's collections are not made there, and its
+ * `history` is no one's.
+ */
+export const layerOfOthers = (options: Options): Layer.Layer<MongoDatabase, CannotConnect, Ids> =>
+  Layer.effect(
+    MongoDatabase,
+    make(options, (_db, newHistory) => Promise.resolve(newHistory))
+  )
+
+/** What the server cannot do, for whoever asks how the hub is. */
+export const layerLacks: Layer.Layer<never, never, MongoDatabase> = Layer.effect(
+  StoreLacks,
+  Effect.map(MongoDatabase, ({ features }) => lacksOf(features))
+)
