@@ -32,4 +32,4 @@ export const layer = <E>(
   verifier: Layer.Layer<TokenVerifier, E, Revocations>,
   settings: HubSettings
 ): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable | SqliteDatabase.CannotOpen> =>
-  Hub.layer(stores(path, settings), verifier, settings)
+  Hub.layer(stores(path, settings), verifier, { ...settings, store: { _tag: "Sqlite", path } })

@@ -18,13 +18,14 @@ import type { Inspector } from "../services/Inspector.ts"
 import type { LiveFeed } from "../services/LiveFeed.ts"
 import type { Ops } from "../services/Ops.ts"
 import type { OutboxDrainer } from "../services/OutboxDrainer.ts"
+import type { OutboxSources } from "../services/OutboxSources.ts"
 import type { OutboxStore } from "../services/OutboxStore.ts"
 import type { RateLimiter } from "../services/RateLimiter.ts"
 import type { Retention } from "../services/Retention.ts"
 import type { Revocations } from "../services/Revocations.ts"
 import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
-import * as AppendingDrainer from "../layers/core/AppendingDrainer.ts"
+import * as DrainedSources from "../layers/core/DrainedSources.ts"
 import * as GroupCommitAppender from "../layers/core/GroupCommitAppender.ts"
 import * as GroupDispatcher from "../layers/core/GroupDispatcher.ts"
 import * as PolicyAccessControl from "../layers/core/PolicyAccessControl.ts"
@@ -38,21 +39,35 @@ import * as MemoryRateLimiter from "../layers/memory/MemoryRateLimiter.ts"
 import * as MemoryRevocations from "../layers/memory/MemoryRevocations.ts"
 import * as WebSocketGateway from "../layers/websocket/WebSocketGateway.ts"
 import type { HubSettings } from "./HubConfig.ts"
+import { ownOutboxOf, sourceOf } from "./outboxes.ts"
 
 export type Stores = EventStore | GroupStore | OutboxStore | Ids
 
 /** What programs use without any server. */
 export type Bus =
-  Stores | Appender | LiveFeed | GroupDelivery | GroupAdmin | EventBus | OutboxDrainer | Inspector | Retention
+  | Stores
+  | Appender
+  | LiveFeed
+  | GroupDelivery
+  | GroupAdmin
+  | EventBus
+  | OutboxDrainer
+  | OutboxSources
+  | Inspector
+  | Retention
 
 export type Hub = Bus | AccessControl | RateLimiter | Revocations | TokenVerifier | Gateway | Ops
 
-export type BusSettings = Pick<HubSettings, "limits" | "groups" | "appender" | "drainer" | "retention">
+export type BusSettings = Pick<HubSettings, "limits" | "groups" | "appender" | "drainer" | "retention"> &
+  Partial<Pick<HubSettings, "store" | "mongo" | "outboxSources">>
 
-/** The log, its groups and the outbox, with nothing that listens. */
+/** The log, its groups and the outboxes, with nothing that listens. */
 export const bus = <E, R>(stores: Layer.Layer<Stores, E, R>, settings: BusSettings): Layer.Layer<Bus, E, R> =>
   Layer.mergeAll(
-    AppendingDrainer.layer(settings.drainer),
+    DrainedSources.layer(settings.drainer, {
+      at: ownOutboxOf(settings.store),
+      others: settings.outboxSources?.map((source) => sourceOf(source, settings))
+    }),
     StoreRetention.layer(settings.retention),
     StoreGroupAdmin.layer(settings.retention)
   ).pipe(

@@ -8,6 +8,7 @@ import { Redacted, Result } from "effect"
 import * as Defaults from "../domain/Settings.ts"
 import { parseIntIn, type Problem, type Reader, readerOf, type Variable, Wrong } from "./environment.ts"
 import { type HubLimits, readLimits } from "./HubLimits.ts"
+import { defaultCollection, type OutboxPlace, parseSources, type SourceSettings } from "./HubSources.ts"
 
 export type Store =
   | { readonly _tag: "Memory" }
@@ -40,6 +41,8 @@ export interface HubSettings extends HubLimits {
   readonly issuer: string | undefined
   readonly tokens: Defaults.AuthSettings
   readonly log: LogFormat
+  /** The outboxes it drains besides its own. */
+  readonly outboxSources: ReadonlyArray<SourceSettings>
 }
 
 const parseStore = (text: string): Store | Wrong => {
@@ -94,6 +97,24 @@ const parseJwksUrl = (text: string): URL | Wrong => {
   return url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url.hostname))
     ? url
     : new Wrong("must be an https: URL (http: only on loopback)")
+}
+
+/** The outbox of the hub's own store. That of a hub in memory nobody else can have. */
+const ownOutbox = (store: Store): OutboxPlace | undefined => {
+  if (store._tag === "Memory") return undefined
+  return store._tag === "Sqlite" ? store : { ...store, collection: defaultCollection }
+}
+
+const readSources = (read: Reader, store: Store): ReadonlyArray<SourceSettings> => {
+  const { problems, sources } = read.parsed(
+    "OUTBOX_SOURCES",
+    "Outboxes to drain besides the hub's own, separated by whitespace, such as `shop=mongodb://db1:27017/shop#outbox billing=sqlite:/var/lib/billing.db`: [operations](operations.md#outboxes-elsewhere).",
+    "–",
+    (text) => parseSources(text, ownOutbox(store)),
+    { problems: [], sources: [] }
+  )
+  for (const problem of problems) read.wrong("OUTBOX_SOURCES", problem)
+  return sources
 }
 
 const maxClockToleranceMs = 3_600_000
@@ -210,8 +231,9 @@ const readAll = (read: Reader): HubSettings => {
     "pretty"
   )
 
+  const store: Store = hubStore ?? mongoStore ?? { _tag: "Sqlite", path: "./data/hub.db" }
   return {
-    store: hubStore ?? mongoStore ?? { _tag: "Sqlite", path: "./data/hub.db" },
+    store,
     mongo,
     host,
     wsPort,
@@ -222,7 +244,8 @@ const readAll = (read: Reader): HubSettings => {
     issuer,
     tokens: { clockToleranceMs },
     log,
-    ...readLimits(read)
+    ...readLimits(read),
+    outboxSources: readSources(read, store)
   }
 }
 

@@ -30,4 +30,4 @@ export const layer = <E>(
   verifier: Layer.Layer<TokenVerifier, E, Revocations>,
   settings: HubSettings
 ): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable> =>
-  Hub.layer(stores(settings), verifier, settings)
+  Hub.layer(stores(settings), verifier, { ...settings, store: { _tag: "Memory" } })

@@ -28,7 +28,8 @@ export const stores = (
   Layer.mergeAll(
     instrument(EventStore, MongoEventStore.layer({ retention })),
     instrument(GroupStore, MongoGroupStore.layer()),
-    instrument(OutboxStore, MongoOutboxStore.layer(limits))
+    instrument(OutboxStore, MongoOutboxStore.layer(limits)),
+    MongoDatabase.layerLacks
   ).pipe(
     Layer.provide(MongoDatabase.layer({ ...mongo, url: Redacted.value(url) })),
     Layer.provideMerge(RandomIds.layer)
@@ -39,4 +40,4 @@ export const layer = <E>(
   verifier: Layer.Layer<TokenVerifier, E, Revocations>,
   settings: HubSettings
 ): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable | MongoDatabase.CannotConnect> =>
-  Hub.layer(stores(url, settings), verifier, settings)
+  Hub.layer(stores(url, settings), verifier, { ...settings, store: { _tag: "Mongo", url } })

@@ -4,10 +4,8 @@
  * What stops a start is said in one line on standard error, before anything on disk was touched.
  */
 import { createServer } from "node:net"
-import { resolve } from "node:path"
-import { Context, Effect, Layer, Redacted, Result, Schema } from "effect"
+import { Context, Effect, Layer, Result, Schema } from "effect"
 import type * as MongoDatabase from "../layers/mongo/MongoDatabase.ts"
-import { withoutSecrets } from "../layers/mongo/withoutSecrets.ts"
 import type * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
 import { CannotListen, Gateway } from "../services/Gateway.ts"
 import { Ops } from "../services/Ops.ts"
@@ -17,6 +15,7 @@ import type * as Hub from "./Hub.ts"
 import * as HubConfig from "./HubConfig.ts"
 import * as Log from "./Log.ts"
 import * as MemoryHub from "./MemoryHub.ts"
+import { nameOf } from "./outboxes.ts"
 import * as Tokens from "./Tokens.ts"
 
 /** The hub could not start; the message is for whoever runs it. */
@@ -40,12 +39,6 @@ const probe = (host: string, port: number): Effect.Effect<void, CannotListen> =>
         })
         server.listen({ host, port, exclusive: true }, () => server.close(() => resume(Effect.void)))
       })
-
-/** Without what is secret in it. */
-const nameOf = (store: HubConfig.Store): string => {
-  if (store._tag === "Memory") return "memory:"
-  return store._tag === "Sqlite" ? `sqlite:${resolve(store.path)}` : withoutSecrets(Redacted.value(store.url))
-}
 
 type AnyHub = Layer.Layer<
   Hub.Hub,

@@ -38,7 +38,8 @@ describe("an empty environment", () => {
       groups: Settings.groups,
       appender: Settings.appender,
       drainer: Settings.drainer,
-      retention: Settings.retention
+      retention: Settings.retention,
+      outboxSources: []
     })
   })
 

@@ -1,10 +1,11 @@
 /**
  * The contract of the ops HTTP API: paths, parameters, answers, errors. What concerns consumer groups is in
- * GroupsApi.
+ * GroupsApi, what concerns outboxes in OutboxApi.
  */
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { Groups } from "./GroupsApi.ts"
+import { Outboxes } from "./OutboxApi.ts"
 import {
   Authorization,
   BadRequest,
@@ -78,7 +79,12 @@ export const LatestPage = Schema.Struct({
 export const Check = Schema.Struct({
   name: Schema.String,
   ok: Schema.Boolean,
-  detail: Schema.optionalKey(Schema.String)
+  required: Schema.optionalKey(
+    Schema.Boolean.annotate({ description: "false: the hub takes work also when this is not ok." })
+  ),
+  detail: Schema.optionalKey(
+    Schema.String.annotate({ description: "What is wrong, or what an operator should know." })
+  )
 })
 
 export const Ready = Schema.Struct({
@@ -86,7 +92,10 @@ export const Ready = Schema.Struct({
   checks: Schema.Array(Check)
 }).annotate({ identifier: "Ready" })
 
-/** The hub runs, and takes no work: it stops, or its store does not answer. */
+/**
+ * The hub runs, and takes no work: it stops, or its store does not answer. The outboxes of others do not count: while
+ * one business database is down, the hubs are to go on with everything else.
+ */
 export const NotReady = Schema.Struct({ ready: Schema.Literal(false), checks: Schema.Array(Check) })
   .annotate({ identifier: "NotReady" })
   .pipe(HttpApiSchema.status(503))
@@ -153,6 +162,7 @@ export const Health = HttpApiGroup.make("health").add(
 export class OpsApi extends HttpApi.make("event-hub")
   .add(Reads)
   .add(Groups)
+  .add(Outboxes)
   .add(Health)
   .middleware(Problems)
   .annotateMerge(OpenApi.annotations({ title: "event-hub ops API", version: "1" })) {}

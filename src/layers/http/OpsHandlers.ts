@@ -9,8 +9,8 @@ import { EventStore } from "../../services/EventStore.ts"
 import { Gateway } from "../../services/Gateway.ts"
 import type { GroupNotOnTopic, TopicNotFound } from "../../services/Inspector.ts"
 import { Inspector } from "../../services/Inspector.ts"
-import { OutboxDrainer } from "../../services/OutboxDrainer.ts"
-import { OutboxStore } from "../../services/OutboxStore.ts"
+import { type OutboxSource, OutboxSources, ownSource } from "../../services/OutboxSources.ts"
+import { StoreLacks } from "../../services/StoreLacks.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { TokenVerifier } from "../../services/TokenVerifier.ts"
 import { OpsApi } from "./OpsApi.ts"
@@ -160,6 +160,7 @@ const gauge = (name: string, description: string) => Metric.gauge(name, { descri
 
 const gauges = {
   connections: gauge("event_hub_connections", "Connections that are open."),
+  outboxUp: gauge("event_hub_outbox_up", "1: the outbox is drained; 0: /outbox says why it is not."),
   outboxPending: gauge("event_hub_outbox_pending_records", "Outbox records that are neither sent nor dead."),
   outboxDead: gauge("event_hub_outbox_dead_records", "Outbox records that were given up."),
   outboxAge: gauge(
@@ -174,13 +175,28 @@ const gauges = {
   start: gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")
 }
 
+const detailOf = (lacks: ReadonlyArray<string>) => (lacks.length === 0 ? {} : { detail: lacks.join("; ") })
+
+/** What the server of the hub's own outbox cannot do stands with its store already. */
+const outboxCheck = ({ lacks, name, problem }: OutboxSource) => {
+  const detail = problem === undefined ? {} : { detail: problem }
+  if (name === ownSource) return { name: "outbox", ok: problem === undefined, ...detail }
+  return {
+    name: `outbox:${name}`,
+    ok: problem === undefined,
+    required: false,
+    ...detailOf(lacks),
+    ...detail
+  }
+}
+
 export const health = HttpApiBuilder.group(
   OpsApi,
   "health",
   Effect.fn(function* (handlers) {
     const store = yield* EventStore
-    const outbox = yield* OutboxStore
-    const drainer = yield* OutboxDrainer
+    const sources = yield* OutboxSources
+    const lacks = yield* StoreLacks
     const gateway = yield* Gateway
     const loop = monitorEventLoopDelay({ resolution: 10 })
     yield* Effect.acquireRelease(
@@ -190,25 +206,31 @@ export const health = HttpApiBuilder.group(
 
     // A look-up of any name, there or not: it is answered by the store itself.
     const storeCheck = Effect.match(store.head("readyz"), {
-      onSuccess: () => ({ name: "store", ok: true }),
+      onSuccess: () => ({ name: "store", ok: true, ...detailOf(lacks) }),
       onFailure: (error) => ({ name: "store", ok: false, detail: error.message })
     })
 
-    const measureOutbox = Effect.flatMap(outbox.stats, ({ counts, oldestAddedAt }) =>
-      Effect.gen(function* () {
-        const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
-        yield* Metric.update(gauges.outboxPending, counts.Pending + counts.Blocked + counts.Claimed)
-        yield* Metric.update(gauges.outboxDead, counts.Dead)
-        yield* Metric.update(gauges.outboxAge, oldestAddedAt === undefined ? 0 : (now - oldestAddedAt) / 1000)
-      })
-    )
+    /** Of an outbox that does not answer, the last that is known stays. */
+    const measureOutboxes = Effect.gen(function* () {
+      const measured = yield* sources.measure
+      const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+      for (const { name, problem, stats } of measured) {
+        const set = (gauge: Metric.Gauge<number>, value: number) =>
+          Metric.update(Metric.withAttributes(gauge, { source: name }), value)
+        yield* set(gauges.outboxUp, problem === undefined ? 1 : 0)
+        if (stats === undefined) continue
+        const { counts, oldestAddedAt } = stats
+        yield* set(gauges.outboxPending, counts.Pending + counts.Blocked + counts.Claimed)
+        yield* set(gauges.outboxDead, counts.Dead)
+        yield* set(gauges.outboxAge, oldestAddedAt === undefined ? 0 : (now - oldestAddedAt) / 1000)
+      }
+    })
 
     return handlers.handleAll({
       healthz: () => Effect.succeed({ status: "ok" as const }),
 
       readyz: () =>
         Effect.gen(function* () {
-          const { problem } = yield* drainer.status
           const checks = [
             gateway.isDraining()
               ? { name: "gateway", ok: false, detail: "the hub is stopping" }
@@ -217,11 +239,9 @@ export const health = HttpApiBuilder.group(
               duration: "2 seconds",
               orElse: () => Effect.succeed({ name: "store", ok: false, detail: "it does not answer in time" })
             }),
-            problem === undefined
-              ? { name: "outbox", ok: true }
-              : { name: "outbox", ok: false, detail: problem }
+            ...(yield* sources.list).map(outboxCheck)
           ]
-          return checks.every(({ ok }) => ok)
+          return checks.every((check) => check.ok || ("required" in check && !check.required))
             ? { ready: true as const, checks }
             : { ready: false as const, checks }
         }),
@@ -233,7 +253,7 @@ export const health = HttpApiBuilder.group(
           loop.reset()
           yield* Metric.update(gauges.memory, process.memoryUsage.rss())
           yield* Metric.update(gauges.start, performance.timeOrigin / 1000)
-          yield* Effect.ignore(measureOutbox)
+          yield* measureOutboxes
           return yield* PrometheusMetrics.format()
         })
     })

@@ -19,13 +19,13 @@ import { CannotListen, Gateway } from "../../services/Gateway.ts"
 import type { GroupAdmin } from "../../services/GroupAdmin.ts"
 import type { Inspector } from "../../services/Inspector.ts"
 import { Ops } from "../../services/Ops.ts"
-import type { OutboxDrainer } from "../../services/OutboxDrainer.ts"
-import type { OutboxStore } from "../../services/OutboxStore.ts"
+import type { OutboxSources } from "../../services/OutboxSources.ts"
 import type { TokenVerifier } from "../../services/TokenVerifier.ts"
 import { makeAssets } from "./assets.ts"
 import { groups } from "./GroupsHandlers.ts"
 import { OpsApi } from "./OpsApi.ts"
 import { authorization, health, problems, reads } from "./OpsHandlers.ts"
+import { outboxes } from "./OutboxHandlers.ts"
 
 export interface Options {
   readonly host: string
@@ -37,7 +37,7 @@ export interface Options {
 const shutdownTimeout = "500 millis"
 
 const api = HttpApiBuilder.layer(OpsApi, { openapiPath: "/openapi.json" }).pipe(
-  Layer.provide([reads, groups, health]),
+  Layer.provide([reads, groups, outboxes, health]),
   Layer.provide([authorization, problems])
 )
 
@@ -200,7 +200,7 @@ export const layer = (
 ): Layer.Layer<
   Ops,
   CannotListen,
-  AccessControl | EventStore | Gateway | GroupAdmin | Inspector | OutboxDrainer | OutboxStore | TokenVerifier
+  AccessControl | EventStore | Gateway | GroupAdmin | Inspector | OutboxSources | TokenVerifier
 > =>
   Layer.effect(
     Ops,

@@ -78,6 +78,12 @@ export const makeRights = (access: AccessControl["Service"]) => {
       )
     },
 
+    /** To look at outboxes: there may be records of any topic in them. */
+    permitOutboxes: permit(
+      (claims) => mayAdministrate(claims, everything),
+      `no right to administrate '${everything}'`
+    ),
+
     /** To change what a group does on one topic. */
     permitChange: (topic: string) =>
       Effect.andThen(

@@ -144,7 +144,7 @@ describe("metrics", () => {
       expect(yield* count(metrics.appended)).toBe(4)
       expect(yield* count(metrics.duplicates)).toBe(1)
       expect(yield* count(metrics.notAppended)).toBe(0)
-      expect(yield* count(metrics.outboxSent)).toBe(1)
+      expect(yield* count(Metric.withAttributes(metrics.outboxSent, { source: "hub" }))).toBe(1)
       expect(yield* count(metrics.groupDeliveries)).toBe(3)
       expect(yield* count(metrics.groupRedeliveries)).toBe(1)
       expect(yield* count(metrics.groupAcks)).toBe(1)

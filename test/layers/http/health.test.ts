@@ -128,6 +128,7 @@ describe("/openapi.json", () => {
       "get /groups/{group}/blocked-keys",
       "get /lag",
       "get /latest-by-key",
+      "get /outbox",
       "get /topics",
       "post /dead-letters/redrive",
       "post /groups/{group}/pause",
