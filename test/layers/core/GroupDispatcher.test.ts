@@ -253,4 +253,27 @@ describe("GroupDispatcher: a restart", () => {
       expect(yield* stateOf()).toMatchObject({ floor: 5 })
       yield* second.stop
     }))
+
+  test("stores what its members leave before it is gone, by a slow store as well", ({ setPace }) =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const built = Layer.fresh(dispatcher().pipe(Layer.provideMerge(GroupCommitAppender.layer())))
+      const context = yield* Layer.buildWithScope(built, scope)
+      const consumer = yield* join().pipe(Effect.provide(context), Scope.provide(scope))
+      yield* Context.get(context, Appender).append(records("a", 2))
+      yield* settled
+      expect(consumer.ids).toEqual(["e1", "e2"])
+      setPace((operation) => (operation === "GroupStore.modify" ? [50, 0] : [0, 0]))
+      const stopped = yield* Deferred.make<void>()
+      yield* Effect.forkChild(Deferred.into(Scope.close(scope, Exit.void), stopped))
+      yield* settled
+      expect(yield* Deferred.isDone(stopped)).toBe(false)
+      for (let i = 0; i < 4; i++) {
+        yield* TestClock.adjust(50)
+        yield* settled
+      }
+      yield* Deferred.await(stopped)
+      const { inFlight, waiting } = yield* stateOf()
+      expect([inFlight.size, waiting.size]).toEqual([0, 2])
+    }))
 })
