@@ -1,4 +1,4 @@
-/** The examples, run as their headers say. */
+/** The examples, run as their headers say. Those that are services on MongoDB have orderServices.test.ts. */
 import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import { readdirSync } from "node:fs"
@@ -24,9 +24,16 @@ const run = (name: string, ...args: ReadonlyArray<string>): string => {
   return stdout
 }
 
-const tested = ["consumer.ts", "embed.ts", "once-only-consumer.ts", "outbox-sqlite.ts"]
+const tested = [
+  "consumer.ts",
+  "embed.ts",
+  "once-only-consumer.ts",
+  "order-service-effect.ts",
+  "order-service-mongo.ts",
+  "outbox-sqlite.ts"
+]
 
-it("every example is run here", () => {
+it("every example is run here or beside", () => {
   expect(
     readdirSync(join(root, "examples"))
       .filter((name) => name.endsWith(".ts"))
