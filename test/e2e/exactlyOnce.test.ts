@@ -10,6 +10,7 @@ import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { expect, it, onTestFinished, vi } from "vitest"
 import { startHub } from "../support/HubProcess.ts"
+import { durableStore } from "../support/hubStore.ts"
 import { RawClient } from "../support/RawClient.ts"
 import { temporaryDirectory } from "../support/temporary.ts"
 import { tokenFor } from "../support/tokens.ts"
@@ -31,7 +32,7 @@ interface Consumer {
 /** A hub, events in it, and the database of an application whose processes come and go. */
 const scene = async (n: number) => {
   const directory = temporaryDirectory()
-  const hub = await startHub({ HUB_STORE: `sqlite:${join(directory, "hub.db")}` })
+  const hub = await startHub(durableStore(join(directory, "hub.db")))
   const publisher = await RawClient.authenticated(hub.ws)
   for (const i of upTo(n)) {
     publisher.send({ op: "PUBLISH", ref: i, topic: `jobs.t${i % 3}`, payload: i, opts: { id: `job-${i}` } })

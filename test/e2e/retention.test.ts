@@ -1,9 +1,8 @@
 /** What is trimmed by rules, as the readers of a real hub see it: gaps for those behind, everything for groups. */
-import { join } from "node:path"
 import { expect, it } from "vitest"
 import { startHub } from "../support/HubProcess.ts"
+import { anyStore, durableStore } from "../support/hubStore.ts"
 import { type Message, RawClient } from "../support/RawClient.ts"
-import { temporaryDirectory } from "../support/temporary.ts"
 
 /** Events may go after a second, which no retry takes with these. */
 const hasty = {
@@ -46,13 +45,12 @@ const trimmedTo = async (url: string, topic: string, floor: number): Promise<Rea
   }
 }
 
-it.each(["memory:", "sqlite:"])(
-  "those behind the trim get a GAP, and a group that is respected gets everything (%s)",
+it.each(["forgets", "keeps"])(
+  "those behind the trim get a GAP, and a group that is respected gets everything (a store that %s)",
   async (kind) => {
-    const store = kind === "memory:" ? kind : `sqlite:${join(temporaryDirectory(), "hub.db")}`
     const hub = await startHub({
       ...hasty,
-      HUB_STORE: store,
+      ...(kind === "keeps" ? durableStore() : anyStore()),
       RETENTION: "ignored.*: count=5 groups=ignore; respected.*: count=5; zz: count=5"
     })
     await registerGroup(hub.ws, "ignored.a", "behind")

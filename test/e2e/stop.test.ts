@@ -1,12 +1,11 @@
 /** SIGTERM: the hub finishes what it has taken, says goodbye, and ends with 0; nothing holds it up. */
-import { join } from "node:path"
 import { expect, it } from "vitest"
 import { startHub } from "../support/HubProcess.ts"
+import { durableStore } from "../support/hubStore.ts"
 import { RawClient } from "../support/RawClient.ts"
-import { temporaryDirectory } from "../support/temporary.ts"
 
 it("under load, every publish that was answered is there afterwards", async () => {
-  const env = { HUB_STORE: `sqlite:${join(temporaryDirectory(), "hub.db")}` }
+  const env = durableStore()
   const hub = await startHub(env)
   const publishers = await Promise.all([1, 2, 3].map(() => RawClient.authenticated(hub.ws)))
   const subscriber = await RawClient.authenticated(hub.ws)
