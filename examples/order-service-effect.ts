@@ -4,7 +4,7 @@
  *
  *     MONGO_URL="mongodb://127.0.0.1:27017/prom?replicaSet=rs0" npm start
  *     MONGO_URL="mongodb://127.0.0.1:27017/prom?replicaSet=rs0" npm run example examples/order-service-effect.ts
- *     curl -i localhost:8070/orders -H 'content-type: application/json' -d '{"id":"o-1","item":"a kettle","quantity":2}'
+ *     curl -i 127.0.0.1:8070/orders -H 'content-type: application/json' -d '{"id":"o-1","item":"a kettle","quantity":2}'
  *     HUB_TOKEN=… npm run example examples/consumer.ts
  *
  * The last one is a subscriber: it prints each order as it comes out of the hub. PORT is 8070 unless set. On a server
@@ -178,6 +178,7 @@ const database = Layer.unwrap(
 const outbox = MongoOutboxStore.layer()
 
 const server = NodeHttpServer.layerConfig(() => createServer(), {
+  host: Config.succeed("127.0.0.1"),
   port: Config.Int("PORT").pipe(Config.withDefault(8070)),
   gracefulShutdownTimeout: Config.succeed("10 seconds" as const)
 })

@@ -5,7 +5,7 @@
  *
  *     MONGO_URL="mongodb://127.0.0.1:27017/prom?replicaSet=rs0" npm start
  *     MONGO_URL="mongodb://127.0.0.1:27017/prom?replicaSet=rs0" npm run example examples/order-service-mongo.ts
- *     curl -i localhost:8070/orders -H 'content-type: application/json' -d '{"id":"o-1","item":"a kettle","quantity":2}'
+ *     curl -i 127.0.0.1:8070/orders -H 'content-type: application/json' -d '{"id":"o-1","item":"a kettle","quantity":2}'
  *
  * PORT is 8070 unless set. With HUB_TOKEN (and HUB_URL) it also prints what a subscriber of the hub gets. SIGTERM ends it
  * after the requests that run.
@@ -236,9 +236,9 @@ const respond = async (request: IncomingMessage, response: ServerResponse): Prom
 
 const server = createServer((request, response) => void respond(request, response))
 server.on("error", (error) => giveUp(`cannot listen on port ${PORT}: ${error.message}`))
-server.listen(Number(PORT))
+server.listen(Number(PORT), "127.0.0.1")
 await once(server, "listening")
-say(`orders are taken at http://localhost:${(server.address() as AddressInfo).port}/orders`)
+say(`orders are taken at http://127.0.0.1:${(server.address() as AddressInfo).port}/orders`)
 
 // --- what a subscriber gets --------------------------------------------------------------------------------------
 
