@@ -40,7 +40,7 @@ const rings: Readonly<Record<string, ReadonlyArray<string>>> = {
   "src/layers/core/Planted.ts": [...inner, ...anyEffect, "lru-cache"],
   "src/layers/memory/Planted.ts": [...inner, ...anyEffect],
   "src/layers/sqlite/Planted.ts": [...inner, ...anyEffect, ...node, "node:sqlite"],
-  "src/layers/mongo/Planted.ts": [...inner, ...anyEffect, ...node, "mongodb"],
+  "src/layers/mongo/Planted.ts": [...inner, ...anyEffect, ...node, "lru-cache", "mongodb"],
   "src/layers/jwt/Planted.ts": [...inner, ...anyEffect, ...node, "jose"],
   "src/layers/remote/Planted.ts": [...inner, "src/layers/core", "src/client", ...anyEffect],
   "src/layers/websocket/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node, "ws"],

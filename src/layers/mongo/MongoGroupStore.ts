@@ -11,10 +11,10 @@ import { conflicts, type GroupState, type Registration } from "../../domain/Grou
 import { GroupNotFound, GroupStore } from "../../services/GroupStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { upsert } from "./attempts.ts"
 import { groupChanges, type GroupChangesOptions } from "./groupChanges.ts"
 import { type At, DocumentTooLarge, groupStates, present } from "./groupStates.ts"
 import { isUnavailable, MongoDatabase } from "./MongoDatabase.ts"
-import { upsert } from "./races.ts"
 import { collection, type GroupDocument } from "./schema.ts"
 import { StateCache } from "./StateCache.ts"
 

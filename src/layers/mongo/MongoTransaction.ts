@@ -6,8 +6,9 @@
  * have been committed is not, but asked for. An event that has no id gets the same one in every attempt.
  */
 import { Cause, Clock, Effect, Exit, Option, Random, Schema } from "effect"
-import { type ClientSession, MongoError, type TransactionOptions } from "mongodb"
+import type { ClientSession, TransactionOptions } from "mongodb"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { hasCode } from "./attempts.ts"
 import { pause } from "./knownTopics.ts"
 import { MongoDatabase, MongoSession, tryUse } from "./MongoDatabase.ts"
 import { type AddedRecord, TransactionRun } from "./transactionRun.ts"
@@ -66,10 +67,14 @@ const unknownCommit = "UnknownTransactionCommitResult"
 /** MaxTimeMSExpired: of a commit it says what it says of others; sending it again takes as long again. */
 const maxTimeExpired = 50
 
+/** By what it carries, as everywhere: the database of an application comes with a copy of the driver of its own. */
+const isLabelled = (error: Error, label: string): boolean =>
+  "errorLabels" in error && Array.isArray(error.errorLabels) && error.errorLabels.includes(label)
+
 const hasLabel = (error: unknown, label: string): boolean => {
   let inner = error
   for (let depth = 0; depth < maxDepth && inner instanceof Error; depth++) {
-    if (inner instanceof MongoError && inner.hasErrorLabel(label)) return true
+    if (isLabelled(inner, label)) return true
     inner = inner.cause
   }
   return false
@@ -109,7 +114,7 @@ const commit = (transaction: Transaction, forMs: number): Effect.Effect<Committe
         return yield* tryUse("MongoTransaction.commit", () => Promise.reject(error))
       }
       const isOver = (yield* Clock.currentTimeMillis) >= until
-      if (isOver || (error instanceof MongoError && error.code === maxTimeExpired)) {
+      if (isOver || hasCode(error, (code) => code === maxTimeExpired)) {
         return { _tag: "Unknown", error }
       }
       yield* backOff(tries)

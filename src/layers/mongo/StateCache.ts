@@ -2,24 +2,27 @@
  * States as they were last read or written, so that changing one is one round trip. Others write as well: whoever uses
  * it finds out by compare and set. The least recently used give way.
  */
+import { LRUCache } from "lru-cache"
 import type { At, Stored } from "./groupStates.ts"
 
 /** About what a state in memory takes beside what is written of it. */
 const overhead = 1_024
 
-const sizeOf = ({ changes, whole }: Stored): number => overhead + whole + changes
-
 const prefixOf = (group: string): string => `${group} `
 
 export class StateCache {
-  readonly #maxBytes: number
-  /** In the order of their use. */
-  readonly #states = new Map<string, Stored>()
-  #bytes = 0
+  readonly #states: LRUCache<string, Stored> | undefined
 
-  /** As they are written; 0 keeps nothing. */
+  /** In bytes, as they are written; 0 keeps nothing. */
   constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes
+    this.#states =
+      maxBytes >= 1
+        ? new LRUCache({
+            // It takes whole numbers alone.
+            maxSize: Math.floor(Math.min(maxBytes, Number.MAX_SAFE_INTEGER)),
+            sizeCalculation: ({ changes, whole }) => overhead + whole + changes
+          })
+        : undefined
   }
 
   static keyOf({ group, topic }: At): string {
@@ -28,25 +31,17 @@ export class StateCache {
 
   /** It is not kept any more: whether it is still true will be known when somebody has looked. */
   take(key: string): Stored | undefined {
-    const stored = this.#states.get(key)
-    if (stored === undefined) return undefined
-    this.#states.delete(key)
-    this.#bytes -= sizeOf(stored)
+    const stored = this.#states?.peek(key)
+    this.#states?.delete(key)
     return stored
   }
 
   keep(key: string, stored: Stored): void {
-    this.take(key)
-    this.#states.set(key, stored)
-    this.#bytes += sizeOf(stored)
-    for (const oldest of this.#states.keys()) {
-      if (this.#bytes <= this.#maxBytes) return
-      this.take(oldest)
-    }
+    this.#states?.set(key, stored)
   }
 
   drop(group: string): void {
     const prefix = prefixOf(group)
-    for (const key of [...this.#states.keys()]) if (key.startsWith(prefix)) this.take(key)
+    for (const key of [...(this.#states?.keys() ?? [])]) if (key.startsWith(prefix)) this.take(key)
   }
 }

@@ -4,9 +4,8 @@
 import { randomBytes } from "node:crypto"
 import type { ClientSession, Collection, Db } from "mongodb"
 import type { EventRecord } from "../../domain/Event.ts"
-import { whileBusy } from "./whileBusy.ts"
+import { upsert, whileBusy } from "./attempts.ts"
 import { added } from "./outboxPipelines.ts"
-import { upsert } from "./races.ts"
 import { type OutboxDocument, outboxIndexes } from "./schema.ts"
 import { claimOwnership } from "./outboxOwner.ts"
 

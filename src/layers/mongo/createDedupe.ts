@@ -7,7 +7,7 @@
  * session, and for nothing else: a mail or a call to another service is sent again when the transaction is tried
  * again, or aborts, or the process dies after it.
  */
-import type { ClientSession, Db, TransactionOptions } from "mongodb"
+import type { ClientSession, TransactionOptions } from "mongodb"
 import { Result } from "effect"
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import { checkKeep, checkTimes, type Redelivery } from "../../domain/Horizon.ts"
@@ -15,6 +15,7 @@ import * as Settings from "../../domain/Settings.ts"
 import type { DedupeStore, EventRef } from "../../services/DedupeStore.ts"
 import { Release } from "../../services/EventBus.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { type AnyDbWithSessions, type AnySession, asDb, asSession } from "./anyDriver.ts"
 import { dedupeCommands, prepareDedupe } from "./dedupeCommands.ts"
 import { storeOver, type Options as StoreOptions } from "./MongoDedupeStore.ts"
 import { featuresOf, isUnavailable } from "./MongoDatabase.ts"
@@ -28,7 +29,8 @@ export interface Options extends StoreOptions, Redelivery {
   readonly collection?: string
 }
 
-export interface Dedupe {
+/** `Session`: of the copy of the driver that the database came with. */
+export interface Dedupe<Session extends AnySession = ClientSession> {
   /**
    * Makes a handler that handles each event **exactly once**: the mark and what the handler writes with its session
    * are committed together. When it throws, everything is aborted, the mark as well, and the event comes again. What
@@ -44,11 +46,7 @@ export interface Dedupe {
     options: {
       /** Whose handling it is; usually the name of the group. Another name handles every event for itself. */
       readonly consumer: string
-      readonly handler: (
-        event: Event,
-        session: ClientSession,
-        context: Context | undefined
-      ) => Promise<void> | void
+      readonly handler: (event: Event, session: Session, context: Context | undefined) => Promise<void> | void
     } & Redelivery
   ) => (event: Event, context?: Context) => Promise<"handled" | "duplicate">
 
@@ -73,7 +71,10 @@ const transaction: TransactionOptions = {
  *
  * Throws `DedupeTooShort` when it would forget events that the group may still deliver.
  */
-export const createDedupe = (db: Db, options: Options = {}): Dedupe => {
+export const createDedupe = <Session extends AnySession>(
+  application: AnyDbWithSessions<Session>,
+  options: Options = {}
+): Dedupe<Session> => {
   const {
     collection = "dedupe",
     delayMs = Settings.dedupe.maxDelayMs,
@@ -81,6 +82,7 @@ export const createDedupe = (db: Db, options: Options = {}): Dedupe => {
   } = options
   Result.getOrThrow(checkTimes({ delayMs }))
   Result.getOrThrow(checkKeep(keepMs, options))
+  const db = asDb(application)
   const handled = db.collection<DedupeDocument>(collection)
   const commands = dedupeCommands(handled, uuidV7Unsafe)
 
@@ -99,6 +101,16 @@ export const createDedupe = (db: Db, options: Options = {}): Dedupe => {
     return prepared
   }
 
+  const inTransaction = async <A>(f: (session: Session) => Promise<A>): Promise<A> => {
+    const session = application.client.startSession()
+    try {
+      return await session.withTransaction(() => f(session), transaction)
+    } finally {
+      // What it did is done; the server ends a session by itself.
+      await session.endSession().catch(() => {})
+    }
+  }
+
   return {
     prepare,
     exactlyOnce: ({ backoff = options.backoff, consumer, group = options.group, handler }) => {
@@ -106,16 +118,14 @@ export const createDedupe = (db: Db, options: Options = {}): Dedupe => {
       return async (event, context) => {
         try {
           await prepare()
-          return await db.client.withSession((session) =>
-            session.withTransaction(async () => {
-              const marked = await commands.mark({ consumer, topic: event.topic, eventId: event.id }, session)
-              if (marked._tag === "InProgress")
-                throw new Release({ delayMs: Math.min(marked.leftMs, delayMs) })
-              if (marked._tag === "Done") return "duplicate"
-              await handler(event, session, context)
-              return "handled"
-            }, transaction)
-          )
+          return await inTransaction(async (session) => {
+            const handling = { consumer, topic: event.topic, eventId: event.id }
+            const marked = await commands.mark(handling, asSession(session))
+            if (marked._tag === "InProgress") throw new Release({ delayMs: Math.min(marked.leftMs, delayMs) })
+            if (marked._tag === "Done") return "duplicate"
+            await handler(event, session, context)
+            return "handled"
+          })
         } catch (error) {
           if (!isUnavailable(error)) throw error
           throw new Release({

@@ -5,13 +5,13 @@
  * A hub over the same database finds the record and brings it into the log; whether one runs at that moment does not
  * matter.
  */
-import type { ClientSession, Db } from "mongodb"
 import { Result } from "effect"
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import { acceptEvent, type EventLimits } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import type { OutboxEvent } from "../../services/OutboxStore.ts"
 import { addToOutbox, outboxIn, prepareOutbox } from "./addToOutbox.ts"
+import { type AnyDb, type AnySession, asDb, asSession } from "./anyDriver.ts"
 
 export interface Options {
   /** What the hub accepts; give the same as in its configuration, if that differs from the defaults. */
@@ -22,7 +22,7 @@ export interface Options {
 
 export interface AddOptions {
   /** The record is part of its transaction: aborted, it never happened. */
-  readonly session?: ClientSession
+  readonly session?: AnySession
   /** Not into the log before this time, in milliseconds since 1970. */
   readonly notBefore?: number
 }
@@ -41,9 +41,9 @@ export interface Outbox {
 }
 
 /** Over a database of the application's own client. */
-export const createOutbox = (db: Db, options: Options = {}): Outbox => {
+export const createOutbox = (db: AnyDb, options: Options = {}): Outbox => {
   const { collection = "outbox", limits = Settings.limits } = options
-  const outbox = outboxIn(db, collection)
+  const outbox = outboxIn(asDb(db), collection)
   let prepared: Promise<void> | undefined
 
   const prepare = (): Promise<void> => {
@@ -60,7 +60,7 @@ export const createOutbox = (db: Db, options: Options = {}): Outbox => {
       const id = event.id ?? uuidV7Unsafe()
       const record = Result.getOrThrow(acceptEvent({ ...event, id, ts: event.ts ?? Date.now() }, limits))
       await prepare()
-      await addToOutbox(outbox, record, { notBefore, session })
+      await addToOutbox(outbox, record, { notBefore, session: session && asSession(session) })
       return id
     }
   }

@@ -7,8 +7,8 @@
  * and in any number (`createOutbox`); the two never share a collection.
  */
 import { Schema } from "effect"
+import { isDuplicateKey, whileBusy } from "./attempts.ts"
 import { claimOwnership, type OwnableCollection } from "./outboxOwner.ts"
-import { hasCode, whileBusy } from "./whileBusy.ts"
 
 /** An event as such relays know it. `meta.id` is what makes it the same event. */
 export interface RelayEvent {
@@ -104,8 +104,6 @@ const indexNames = { event: "relay_event_id", pending: "relay_pending", delivere
 
 const readConfirmed = { readPreference: "primary", readConcern: { level: "majority" } }
 
-const duplicateKey = 11_000
-
 const check = (event: RelayEvent): void => {
   const reasonOf = (value: unknown, name: string): string | undefined =>
     typeof value === "string" && value.length > 0 ? undefined : `its ${name} is no text, or empty`
@@ -198,7 +196,7 @@ export const createRelayStore = (source: RelaySource, options: RelayStoreOptions
     } catch (error) {
       // Two saved it at the same moment. Or the key is one of an index that is not ours, and it was not saved.
       const isThere = async () => (await collection.findOne({ eventId: meta.id }, readConfirmed)) !== null
-      if (!hasCode(error, (code) => code === duplicateKey) || !(await isThere())) throw error
+      if (!isDuplicateKey(error) || !(await isThere())) throw error
     }
   }
 

@@ -4,11 +4,10 @@
  *
  * Each is one command, and every time in it is the server's: consumers with wrong clocks take over nothing early.
  */
-import { type ClientSession, type Collection, type Document, MongoServerError } from "mongodb"
+import type { ClientSession, Collection, Document } from "mongodb"
 import type { Begun, RunToken } from "../../services/DedupeStore.ts"
-import { upsert } from "./races.ts"
+import { hasCode, upsert, whileBusy } from "./attempts.ts"
 import type { DedupeDocument } from "./schema.ts"
-import { whileBusy } from "./whileBusy.ts"
 
 /** One event, for one consumer. */
 export type Handling = Omit<RunToken, "run">
@@ -36,7 +35,7 @@ export const prepareDedupe = async (handled: Collection<DedupeDocument>, keepMs:
   try {
     await whileBusy(() => handled.createIndex({ doneAt: 1 }, { name: indexName, expireAfterSeconds }))
   } catch (error) {
-    if (!(error instanceof MongoServerError) || !otherOptions.has(error.code)) throw error
+    if (!hasCode(error, (code) => otherOptions.has(code))) throw error
     await handled.db.command({
       collMod: handled.collectionName,
       index: { name: indexName, expireAfterSeconds }

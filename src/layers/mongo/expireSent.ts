@@ -1,5 +1,6 @@
 /** Lets the server delete what was sent long ago: an index on the time at which a record was sent, which no other has. */
-import { type Collection, MongoServerError } from "mongodb"
+import type { Collection } from "mongodb"
+import { hasCode } from "./attempts.ts"
 import type { OutboxDocument } from "./schema.ts"
 
 const indexName = "expire_sent"
@@ -16,7 +17,7 @@ export const expireSent = async (outbox: Collection<OutboxDocument>, keepSentMs:
     // Downwards, since the upward one is there for purges, and has no end.
     await outbox.createIndex({ sentAt: -1 }, { name: indexName, expireAfterSeconds })
   } catch (error) {
-    if (!(error instanceof MongoServerError) || !otherOptions.has(error.code)) throw error
+    if (!hasCode(error, (code) => otherOptions.has(code))) throw error
     await outbox.db.command({
       collMod: outbox.collectionName,
       index: { name: indexName, expireAfterSeconds }

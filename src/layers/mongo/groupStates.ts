@@ -9,7 +9,7 @@ import { Result, Schema } from "effect"
 import { type GroupState, initial } from "../../domain/Group.ts"
 import { decodeChanges, decodeState, encodeChange, encodeState } from "../../domain/GroupEncoding.ts"
 import type { GroupCursor } from "../../services/GroupStore.ts"
-import { isDuplicateKey } from "./races.ts"
+import { isDuplicateKey } from "./attempts.ts"
 import { collection, type GroupDocument, type GroupStateDocument } from "./schema.ts"
 
 /** MongoDB takes documents of 16 MiB; what stands beside the state fits into the rest. */

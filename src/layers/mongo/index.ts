@@ -1,4 +1,5 @@
 /** MongoDB as the store of any number of hubs: `event-hub/mongo`. */
+export type { AnyDb, AnyDbWithSessions, AnySession } from "./anyDriver.ts"
 export * as ApplicationDatabase from "./ApplicationDatabase.ts"
 export {
   createRelayStore,

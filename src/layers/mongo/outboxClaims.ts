@@ -13,7 +13,7 @@
  * at which it comes back by itself.
  */
 import type { AnyBulkWriteOperation, Collection } from "mongodb"
-import { whileBusy } from "./whileBusy.ts"
+import { whileBusy } from "./attempts.ts"
 import type { OutboxDocument } from "./schema.ts"
 import * as pipelines from "./outboxPipelines.ts"
 

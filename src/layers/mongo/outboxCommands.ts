@@ -7,7 +7,7 @@
 import type { AnyBulkWriteOperation, Collection, Document, Filter } from "mongodb"
 import { leaseExpired, type StateName } from "../../domain/Outbox.ts"
 import type { OutboxEntry, OutboxStats } from "../../services/OutboxStore.ts"
-import { whileBusy } from "./whileBusy.ts"
+import { whileBusy } from "./attempts.ts"
 import { pauseMark, topicsOf, unblock } from "./outboxClaims.ts"
 import * as pipelines from "./outboxPipelines.ts"
 import type { OutboxDocument } from "./schema.ts"

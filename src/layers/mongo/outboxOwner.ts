@@ -7,7 +7,7 @@
  * field that no document has, so it holds nothing and costs nothing.
  */
 import { Schema } from "effect"
-import { whileBusy } from "./whileBusy.ts"
+import { whileBusy } from "./attempts.ts"
 
 const owners = ["hub", "relay"] as const
 export type OutboxOwner = (typeof owners)[number]

@@ -5,8 +5,7 @@
  * crosses that, and of the queries only those that are about all topics of a group (docs/operations.md).
  */
 import type { Collection, Db, IndexDescription } from "mongodb"
-import { upsert } from "./races.ts"
-import { whileBusy } from "./whileBusy.ts"
+import { upsert, whileBusy } from "./attempts.ts"
 
 /** Raise it with every step. */
 const version = 1

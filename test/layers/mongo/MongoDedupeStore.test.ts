@@ -1,10 +1,10 @@
 /** Events that were handled, in a MongoDB: one connection, and several. */
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
-import { MongoClient } from "mongodb"
+import { type ClientSession, MongoClient } from "mongodb"
 import * as RandomIds from "../../../src/layers/core/RandomIds.ts"
 import * as MongoDatabase from "../../../src/layers/mongo/MongoDatabase.ts"
-import { createDedupe } from "../../../src/layers/mongo/createDedupe.ts"
+import { createDedupe, type Dedupe } from "../../../src/layers/mongo/createDedupe.ts"
 import * as MongoDedupeStore from "../../../src/layers/mongo/MongoDedupeStore.ts"
 import { collection } from "../../../src/layers/mongo/schema.ts"
 import { DedupeStore } from "../../../src/services/DedupeStore.ts"
@@ -149,7 +149,7 @@ describeMongo("MongoDedupeStore", (url) => {
     /** A handler that writes, and how the server takes it. */
     const scene = <A>(
       run: (scene: {
-        readonly dedupe: ReturnType<typeof createDedupe>
+        readonly dedupe: Dedupe
         readonly effects: () => Promise<ReadonlyArray<unknown>>
         readonly client: MongoClient
         readonly hasTransactions: boolean
@@ -200,6 +200,38 @@ describeMongo("MongoDedupeStore", (url) => {
           expect(both.toSorted()).toEqual(["duplicate", "handled"])
           expect(await effects()).toEqual([7])
         })
+    )
+
+    it.effect("runs handlers in sessions of their own, which end whatever becomes of them", () =>
+      scene(async ({ client }) => {
+        const sessions: Array<ClientSession> = []
+        const start = () => {
+          const session = client.startSession()
+          session.withTransaction = (f) => f(session)
+          sessions.push(session)
+          return session
+        }
+        /** Says that it has transactions, and runs what is to be in one without. */
+        const db = {
+          databaseName: client.db().databaseName,
+          collection: (name: string) => client.db().collection(name),
+          command: async () => ({ setName: "scripted" }),
+          admin: () => ({ command: async () => ({ version: "scripted" }) }),
+          client: { startSession: start }
+        }
+        const given: Array<ClientSession> = []
+        const handle = createDedupe(db).exactlyOnce({
+          consumer: "billing",
+          handler: ({ n }: typeof order, session) => {
+            given.push(session)
+            if (n === 0) throw new Error("no luck")
+          }
+        })
+        await expect(handle({ ...order, id: "broken", n: 0 })).rejects.toThrow("no luck")
+        expect([await handle(order), await handle(order)]).toEqual(["handled", "duplicate"])
+        expect(given).toEqual(sessions.slice(0, 2))
+        expect(sessions.map(({ hasEnded }) => hasEnded)).toEqual([true, true, true])
+      })
     )
 
     it.effect("gives an event back that cannot be tried, without counting an attempt", () =>

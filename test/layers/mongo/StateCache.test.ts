@@ -29,17 +29,28 @@ describe("StateCache", () => {
     cache.keep(key("a"), cache.take(key("a"))!)
     cache.keep(key("c"), stored("1"))
     expect(topics.map((topic) => cache.take(key(topic)) !== undefined)).toEqual([true, false, true])
-    cache.keep(key("a"), stored("1", 5_000))
-    expect(cache.take(key("a"))).toBeUndefined()
     // Nothing of those that went is counted.
     for (const topic of ["a", "b"]) cache.keep(key(topic), stored("1"))
     expect(topics.map((topic) => cache.take(key(topic)) !== undefined)).toEqual([true, true, false])
   })
 
-  it("keeps nothing when it may hold nothing", () => {
-    const cache = new StateCache(0)
+  it("does not keep what is larger than all of it, nor what that was before", () => {
+    const cache = new StateCache(5_000)
+    for (const topic of ["a", "b"]) cache.keep(key(topic), stored("1"))
+    cache.keep(key("a"), stored("2", 5_000))
+    expect([cache.take(key("a")), cache.take(key("b"))?.revision]).toEqual([undefined, "1"])
+  })
+
+  it.each([0, 0.5, -1, NaN])("keeps nothing when it may hold %d bytes", (maxBytes) => {
+    const cache = new StateCache(maxBytes)
     cache.keep(key("a"), stored("1"))
     expect(cache.take(key("a"))).toBeUndefined()
+  })
+
+  it.each([2_024.5, 1e300, Infinity])("takes %d bytes for a bound", (maxBytes) => {
+    const cache = new StateCache(maxBytes)
+    cache.keep(key("a"), stored("1"))
+    expect(cache.take(key("a"))?.revision).toBe("1")
   })
 
   it("drops a group, and no other whose name begins alike", () => {
