@@ -229,7 +229,9 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   const round = drain.pipe(
     Effect.tap(() => Effect.sync(() => (status = { ...status, problem: undefined }))),
     Effect.catchCause((cause) =>
-      Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.andThen(noteCause(cause), Effect.fail("again"))
+      Cause.hasInterruptsOnly(cause)
+        ? Effect.interrupt
+        : Effect.andThen(noteCause(cause), Effect.fail("again"))
     ),
     Effect.retry(pauseAfterFailure),
     Effect.orDie
