@@ -9,6 +9,7 @@ import type { StoredRecord } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { EventStore, TopicExists, type TopicInfo } from "../../services/EventStore.ts"
+import { packRecords, unpackResults } from "./packedAppend.ts"
 import { SqliteDatabase } from "./SqliteDatabase.ts"
 import type { Statements } from "./statements.ts"
 
@@ -136,11 +137,14 @@ const make = Effect.fnUntraced(function* (options: Partial<Options> = {}) {
       records.length === 0
         ? Effect.succeed([])
         : Effect.suspend(() =>
-            db.write("events", "append", {
-              records,
-              maxLength: maxRecordLength,
-              now: clock.currentTimeMillisUnsafe()
-            })
+            Effect.map(
+              db.write("events", "append", {
+                records: packRecords(records),
+                maxLength: maxRecordLength,
+                now: clock.currentTimeMillisUnsafe()
+              }),
+              (results) => unpackResults(records, results)
+            )
           ),
 
     read: (range) => db.read("EventStore.read", (statements) => readAfter(statements, range)),

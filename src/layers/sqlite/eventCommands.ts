@@ -3,7 +3,7 @@
  * tables: what is remembered of a topic between two commands is true, until a transaction is rolled back.
  */
 import type { EventRecord } from "../../domain/Event.ts"
-import type { AppendResult } from "../../services/EventStore.ts"
+import { outcomes, type PackedRecords, type PackedResults, unpackRecords } from "./packedAppend.ts"
 import type { Statements } from "./statements.ts"
 
 interface TopicState {
@@ -59,30 +59,44 @@ export const eventCommands = (statements: Statements) => {
   }
 
   const append = (args: {
-    readonly records: ReadonlyArray<EventRecord>
+    readonly records: PackedRecords
     readonly maxLength: number
     readonly now: number
-  }): ReadonlyArray<AppendResult> => {
+  }): PackedResults => {
+    const records = unpackRecords(args.records)
     const refused = new Set<string>()
     const grown = new Set<TopicState>()
-    const results = args.records.map((record): AppendResult => {
+    const results = {
+      outcomes: new Uint8Array(records.length),
+      seqs: new Float64Array(records.length),
+      storedAts: new Float64Array(records.length)
+    }
+    records.forEach((record, i) => {
       const { id, topic } = record
-      if (refused.has(topic)) return { _tag: "NotAppended", topic, id, reason: "behind_refused" }
+      if (refused.has(topic)) {
+        results.outcomes[i] = outcomes.indexOf("behind_refused")
+        return
+      }
       if (record.body.length > args.maxLength) {
         refused.add(topic)
-        return { _tag: "NotAppended", topic, id, reason: "too_large" }
+        results.outcomes[i] = outcomes.indexOf("too_large")
+        return
       }
       const state = find(topic) ?? create(topic, 0)
       if (insert(state, record, Math.max(args.now, state.storedAt))) {
         grown.add(state)
-        return { _tag: "Appended", topic, id, seq: state.head, storedAt: state.storedAt, duplicate: false }
+        results.seqs[i] = state.head
+        results.storedAts[i] = state.storedAt
+        return
       }
       const first = statements.get<{ readonly seq: number; readonly stored_at: number }>(
         "eventById",
         state.id,
         id
       )!
-      return { _tag: "Appended", topic, id, seq: first.seq, storedAt: first.stored_at, duplicate: true }
+      results.outcomes[i] = outcomes.indexOf("duplicate")
+      results.seqs[i] = first.seq
+      results.storedAts[i] = first.stored_at
     })
     for (const state of grown) statements.run("growTopic", state.head, state.storedAt, state.id)
     return results
