@@ -12,7 +12,8 @@ import { collection } from "../../../src/layers/mongo/schema.ts"
 import { streamFailures } from "../../../src/layers/mongo/topicChanges.ts"
 import { type AppendResult, EventStore } from "../../../src/services/EventStore.ts"
 import { eventStoreSuite, record, records } from "../../../src/testing/eventStore.ts"
-import { database, describeMongo, dropDatabase, urlOfNewDatabase } from "../../support/mongo.ts"
+import { describeMongo, dropDatabase, urlOfNewDatabase } from "../../support/mongo.ts"
+import { watchedDatabase } from "./shards.ts"
 
 type Store = EventStore["Service"]
 type Database = MongoDatabase.MongoDatabase["Service"]
@@ -41,7 +42,7 @@ describeMongo("MongoEventStore", (url) => {
   eventStoreSuite(
     "mongo",
     MongoEventStore.layer({ maxRecordLength: 100_000, retention: { minAgeMs: 1_000 } }).pipe(
-      Layer.provide([database(url), RandomIds.layer])
+      Layer.provide([watchedDatabase(url), RandomIds.layer])
     ),
     { advance: sleep, maxRecordLength: 100_000, minAgeMs: 1_000 }
   )
