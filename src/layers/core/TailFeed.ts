@@ -63,22 +63,39 @@ interface Subscriber {
   closed: boolean
 }
 
+const topicOf = (name: string): Topic.Topic => ({ _tag: "Topic", name, segments: name.split(".") })
+
 const make = Effect.gen(function* () {
   const store = yield* EventStore
   const appender = yield* Appender
   const fork = yield* FiberSet.makeRuntime()
   const feeds = new Map<string, Feed>()
   const tails = new Map<string, Tail>()
-  let feedsByTopic = new Map<string, ReadonlyArray<Feed>>()
+  /** The feeds whose patterns have wildcards; any other one is found by its name, however many there are. */
+  const wildFeeds = new Set<Feed>()
+  let wildFeedsByTopic = new Map<string, ReadonlyArray<Feed>>()
 
-  const feedsOf = (name: string): ReadonlyArray<Feed> => {
-    let found = feedsByTopic.get(name)
+  const wildFeedsOf = (name: string): ReadonlyArray<Feed> => {
+    let found = wildFeedsByTopic.get(name)
     if (found === undefined) {
-      const topic: Topic.Topic = { _tag: "Topic", name, segments: name.split(".") }
-      found = [...feeds.values()].filter((feed) => Topic.matches(feed.pattern, topic))
-      feedsByTopic.set(name, found)
+      const topic = topicOf(name)
+      found = [...wildFeeds].filter(({ pattern }) => Topic.matches(pattern, topic))
+      wildFeedsByTopic.set(name, found)
     }
     return found
+  }
+
+  const feedsOf = (name: string): ReadonlyArray<Feed> => {
+    const own = feeds.get(name)
+    if (wildFeeds.size === 0) return own === undefined ? [] : [own]
+    const wild = wildFeedsOf(name)
+    return own === undefined ? wild : [own, ...wild]
+  }
+
+  /** Topics whose end is known. */
+  const tailsOf = (pattern: Topic.Pattern): ReadonlyArray<string> => {
+    if (pattern.concrete) return tails.has(pattern.name) ? [pattern.name] : []
+    return [...tails.keys()].filter((name) => Topic.matches(pattern, topicOf(name)))
   }
 
   // --- handing out -------------------------------------------------------------------------------------------
@@ -327,9 +344,9 @@ const make = Effect.gen(function* () {
     feed.users--
     if (feed.users > 0) return
     feeds.delete(feed.pattern.name)
-    feedsByTopic = new Map()
+    if (wildFeeds.delete(feed)) wildFeedsByTopic = new Map()
     // An end that nobody moves on would be a wrong one for the next who asks.
-    for (const topic of tails.keys()) if (feedsOf(topic).length === 0) tails.delete(topic)
+    for (const topic of tailsOf(feed.pattern)) if (feedsOf(topic).length === 0) tails.delete(topic)
   }
 
   const join = (pattern: Topic.Pattern): Effect.Effect<Feed, StoreUnavailable, Scope.Scope> =>
@@ -351,7 +368,10 @@ const make = Effect.gen(function* () {
             pending: []
           }
           feeds.set(pattern.name, created)
-          feedsByTopic = new Map()
+          if (!pattern.concrete) {
+            wildFeeds.add(created)
+            wildFeedsByTopic = new Map()
+          }
           fork(Deferred.into(prepare(created), created.ready))
           return created
         }),
@@ -361,11 +381,8 @@ const make = Effect.gen(function* () {
       return feed
     })
 
-  const headsOf = (feed: Feed): ReadonlyMap<string, Position> => {
-    const heads = new Map<string, Position>()
-    for (const [topic, tail] of tails) if (feedsOf(topic).includes(feed)) heads.set(topic, tail.seq)
-    return heads
-  }
+  const headsOf = ({ pattern }: Feed): ReadonlyMap<string, Position> =>
+    new Map(tailsOf(pattern).map((topic) => [topic, tails.get(topic)!.seq]))
 
   return LiveFeed.of({
     history: store.history,
