@@ -16,9 +16,21 @@ export interface DurableSession {
 
 /** Fan-out: one publisher, many subscribers of one topic, each on a connection of its own. */
 export interface FanoutSession {
-  /** Events for every subscriber; not answered. */
-  readonly publish: (count: number) => void
-  readonly subscribe: (onEvents: (count: number) => void) => Promise<void>
+  /** Events for every subscriber, with these numbers; not answered. */
+  readonly publish: (from: number, count: number) => void
+  /** Calls back with the number of each event, taken out of its parsed payload. */
+  readonly subscribe: (onEvent: (n: number) => void) => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+/** Connections that are let in, each with one subscription, on a topic of its own; there it may publish, too. */
+export interface ConnectionsSession {
+  /** The process of the server. */
+  readonly pid: number | undefined
+  readonly connect: (
+    topic: string,
+    onEvent: (n: number) => void
+  ) => Promise<{ readonly publish: (n: number) => void }>
   readonly close: () => Promise<void>
 }
 
@@ -31,7 +43,11 @@ export interface Peer<Session> {
 
 /** 200 bytes of JSON, parsed by consumers as they would. */
 export const payload = { type: "order.created", payload: { n: 1, note: "x".repeat(148) } }
+export type Payload = typeof payload
 export const body = JSON.stringify(payload)
+
+/** The same with another number. */
+export const bodyOf = (n: number): string => body.replace('"n":1', `"n":${n}`)
 
 export const has = (command: string): boolean => spawnSync("which", [command]).status === 0
 

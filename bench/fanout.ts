@@ -1,4 +1,7 @@
-/** Fan-out: one publisher, many subscribers, each on a WebSocket of its own, each parsing what it gets. */
+/**
+ * Fan-out: one publisher, many subscribers, each on a WebSocket of its own. Each parses and counts what it gets, and the
+ * first of them checks the order.
+ */
 import { fanout as eventHub } from "./peers/eventHub.ts"
 import { natsFanout } from "./peers/nats.ts"
 import { plainWs, socketIo } from "./peers/plain.ts"
@@ -19,9 +22,17 @@ const measure = async (
     const wanted = events * subscribers
     let delivered = 0
     let wake = () => {}
+    let last = 0
+    let problem: Error | undefined
+    const checkOrder = (n: number): void => {
+      if (n !== last + 1) problem ??= new Error(`event ${n} came after event ${last}`)
+      last = n
+    }
     for (let i = 0; i < subscribers; i++) {
-      await session.subscribe((count) => {
-        delivered += count
+      const onEvent = i === 0 ? checkOrder : () => {}
+      await session.subscribe((n) => {
+        onEvent(n)
+        delivered++
         wake()
       })
     }
@@ -35,6 +46,7 @@ const measure = async (
           wake = () => {
             if (!isDone()) return
             clearTimeout(timer)
+            wake = () => {}
             resolve()
           }
         })
@@ -43,13 +55,14 @@ const measure = async (
     const begin = performance.now()
     for (let sent = 0; sent < events;) {
       const count = Math.min(chunk, events - sent)
-      session.publish(count)
+      session.publish(sent + 1, count)
       sent += count
       if (sent * subscribers - delivered > maxUnderWay) {
         await until(() => sent * subscribers - delivered <= maxUnderWay)
       }
     }
     await until(() => delivered >= wanted)
+    if (problem !== undefined) throw problem
     return { "deliveries/s": wanted / ((performance.now() - begin) / 1000) }
   } finally {
     await session.close()
@@ -66,5 +79,9 @@ export const fanout: Scenario = {
       name: peer.name,
       missing: peer.missing,
       run: () => measure(peer, events, subscribers)
-    }))
+    })),
+  wanted: () => [
+    { run: eventHub.name, figure: "deliveries/s", of: natsFanout.name, atLeast: 1.3 },
+    { run: eventHub.name, figure: "deliveries/s", of: socketIo.name, atLeast: 5 }
+  ]
 }

@@ -13,7 +13,7 @@ import { roundRuns } from "./rounds.ts"
 import type { Row, Run, Scenario } from "./Scenario.ts"
 import { fillLog, type Planned, planned, topic } from "./stores.ts"
 
-interface Load {
+export interface Load {
   readonly log: ReadonlyArray<Planned>
   /** The group begins behind this one. */
   readonly after: number
@@ -24,7 +24,7 @@ interface Load {
 
 /** What is called so is refused whenever it comes; of the rest, only what is healthy counts. */
 const refused = "refused"
-const healthy = "healthy"
+export const healthy = "healthy"
 
 const group = "g"
 
@@ -63,7 +63,7 @@ const join = async (
   return socket
 }
 
-const measure = async ({ after, credit, keyOrdered, log, members }: Load): Promise<Row["figures"]> => {
+export const measure = async ({ after, credit, keyOrdered, log, members }: Load): Promise<Row["figures"]> => {
   const { broker, url } = await startHub((path) => fillLog(path, log))
   const sockets: Array<WebSocket> = []
   try {
@@ -107,11 +107,11 @@ const poisonRuns = (events: number, credit: number, manyMembers: number): Readon
       const title = `${keyOrdered ? "key order" : "any order"}, ${members} of ${credit} credit`
       const load = { after: 0, keyOrdered, members, credit }
       const log = planned(events, healthy)
-      const poison = planned(5_000, refused, (i) => `bad-${i}`)
+      const poison = planned(Math.ceil(events / 20), refused, (i) => `bad-${i}`)
       return [
         { name: title, missing: () => undefined, run: () => measure({ ...load, log }) },
         {
-          name: `${title}, behind 5,000 that fail`,
+          name: `${title}, behind ${poison.length.toLocaleString("en")} that fail`,
           against: [title],
           missing: () => undefined,
           run: () => measure({ ...load, log: [...poison, ...log] })
@@ -123,26 +123,27 @@ const poisonRuns = (events: number, credit: number, manyMembers: number): Readon
 const blockedRuns = (events: number, credit: number): ReadonlyArray<Run> => {
   const load = { after: 0, keyOrdered: true, members: 1, credit }
   const log = planned(events, healthy)
-  const others = (id: string) => planned(100_000, id, () => "one")
+  const others = (id: string) => planned(events, id, () => "one")
   /** One half of the healthy stands among the events of the key, the other half behind them. */
   const among = (key: ReadonlyArray<Planned>): ReadonlyArray<Planned> => {
     const half = events >> 1
     const each = Math.ceil(key.length / half)
     return log.flatMap((event, i) => (i < half ? [...key.slice(i * each, (i + 1) * each), event] : [event]))
   }
-  const before = "key order, 100,000 of one key before the group's start"
-  const free = "key order, 100,000 of one key among them that goes on"
+  const ofOneKey = `key order, ${events.toLocaleString("en")} of one key`
+  const before = `${ofOneKey} before the group's start`
+  const free = `${ofOneKey} among them that goes on`
   const alone = `key order, 1 of ${credit} credit`
   const [head, ...rest] = others("other")
   return [
     {
       name: before,
       missing: () => undefined,
-      run: () => measure({ ...load, log: [...others("other"), ...log], after: 100_000 })
+      run: () => measure({ ...load, log: [...others("other"), ...log], after: events })
     },
     { name: free, missing: () => undefined, run: () => measure({ ...load, log: among([head!, ...rest]) }) },
     {
-      name: "key order, 100,000 of one key among them whose first fails",
+      name: `${ofOneKey} among them whose first fails`,
       against: [alone, before, free],
       missing: () => undefined,
       run: () => measure({ ...load, log: among([{ ...head!, id: refused }, ...rest]) })
@@ -159,6 +160,6 @@ export const groups: Scenario = {
     ...poisonRuns(events, inFlight, subscribers),
     ...blockedRuns(events, inFlight),
     ...outboxRuns(events),
-    ...roundRuns(inFlight)
+    ...roundRuns(inFlight, events)
   ]
 }

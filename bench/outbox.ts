@@ -23,7 +23,7 @@ const maxRecordLength = 1_000
 const large = "x".repeat(maxRecordLength)
 
 /** Adds records; those of the topic that is down were sent long before, if so. */
-const add = (path: string, events: ReadonlyArray<OutboxEvent>, isSent: boolean): void => {
+export const add = (path: string, events: ReadonlyArray<OutboxEvent>, isSent: boolean): void => {
   const db = new DatabaseSync(path)
   const outbox = createOutbox(db)
   outbox.transaction(() => events.forEach((event) => outbox.add(event)))
@@ -53,7 +53,8 @@ const withOneTopicDown = Layer.effect(
   )
 )
 
-const measure = (path: string, wanted: number): Promise<Row["figures"]> => {
+/** Until all those that are called healthy are in the log. */
+export const drain = (path: string, wanted: number): Promise<Row["figures"]> => {
   const database = SqliteDatabase.layer({ path }).pipe(Layer.provideMerge(RandomIds.layer))
   const stores = Layer.mergeAll(SqliteEventStore.layer({ maxRecordLength }), SqliteOutboxStore.layer()).pipe(
     Layer.provideMerge(database)
@@ -88,12 +89,13 @@ const measure = (path: string, wanted: number): Promise<Row["figures"]> => {
 
 export const outboxRuns = (events: number): ReadonlyArray<Run> => {
   const log = planned(events, "healthy").map(eventOf)
-  const poison = planned(5_000, "refused", (i) => `bad-${i}`).map(eventOf)
-  const one = planned(100_000, "one", () => "one").map((event) => ({ ...eventOf(event), topic: down }))
-  const each = Math.ceil(one.length / events)
-  const among = log.flatMap((event, i) => [...one.slice(i * each, (i + 1) * each), event])
+  const poison = planned(Math.ceil(events / 20), "refused", (i) => `bad-${i}`).map(eventOf)
+  const one = planned(events, "one", () => "one").map((event) => ({ ...eventOf(event), topic: down }))
+  const among = log.flatMap((event, i) => [one[i]!, event])
   const alone = "outbox"
-  const before = "outbox, 100,000 of one key among them that were sent before"
+  const poisoned = poison.length.toLocaleString("en")
+  const ofOneKey = `${one.length.toLocaleString("en")} of one key among them`
+  const before = `outbox, ${ofOneKey} that were sent before`
   const run = (
     name: string,
     records: ReadonlyArray<OutboxEvent>,
@@ -106,22 +108,22 @@ export const outboxRuns = (events: number): ReadonlyArray<Run> => {
     run: () =>
       withDirectory((path) => {
         add(path, records, isSent)
-        return measure(path, events)
+        return drain(path, events)
       })
   })
   return [
     run(alone, log),
     run(
-      "outbox, behind 5,000 too large for the log",
+      `outbox, behind ${poisoned} too large for the log`,
       [...poison.map((event) => ({ ...event, payload: large })), ...log],
       [alone]
     ),
     run(
-      "outbox, behind 5,000 of a topic that is down",
+      `outbox, behind ${poisoned} of a topic that is down`,
       [...poison.map((event) => ({ ...event, topic: down })), ...log],
       [alone]
     ),
     run(before, among, [], true),
-    run("outbox, 100,000 of one key among them whose first fails", among, [alone, before])
+    run(`outbox, ${ofOneKey} whose first fails`, among, [alone, before])
   ]
 }

@@ -20,15 +20,18 @@ import { cpuMs } from "./Peer.ts"
 import type { Row, Run, Scenario } from "./Scenario.ts"
 import { eventOf, planned } from "./stores.ts"
 
-const url = process.env["MONGO_URL"]
+const url = process.env["MONGO_URL"] ?? ""
 
 const batch = Settings.drainer.batchSize
 const filledAtOnce = 5_000
 const keys = 1_000
 
+export const missing = (): string | undefined =>
+  url === "" ? "set MONGO_URL to the URL of a MongoDB" : undefined
+
 /** A database of its own, gone with what uses it. */
-const withDatabase = async <A>(use: (url: string, client: MongoClient) => Promise<A>): Promise<A> => {
-  const own = new URL(url!)
+export const withDatabase = async <A>(use: (url: string, client: MongoClient) => Promise<A>): Promise<A> => {
+  const own = new URL(url)
   own.pathname = `/bench_${randomUUID().slice(0, 8)}`
   const client = new MongoClient(own.href, { writeConcern: { w: "majority", journal: true } })
   try {
@@ -153,7 +156,6 @@ export const outboxMongo: Scenario = {
     `${events} events of 200 bytes from the outbox of a MongoDB into its log, and ten times as many`,
   defaults: { events: 10_000, inFlight: batch, subscribers: 0 },
   runs: ({ events }) => {
-    const missing = () => (url === undefined ? "set MONGO_URL to the URL of a MongoDB" : undefined)
     const run = (
       name: string,
       measure: () => Promise<Row["figures"]>,

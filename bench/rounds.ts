@@ -16,7 +16,6 @@ import type { Row, Run } from "./Scenario.ts"
 import { fillLog, planned, topic, withDirectory } from "./stores.ts"
 
 const group = "g"
-const rounds = 300
 
 /** Notes what is written of groups' states. */
 const counting = (saved: (part: string) => void) =>
@@ -48,7 +47,12 @@ const stateWith = (waiting: number, step: number): Group.GroupState => {
   }
 }
 
-const measure = (path: string, state: Group.GroupState, credit: number): Promise<Row["figures"]> => {
+const measure = (
+  path: string,
+  state: Group.GroupState,
+  credit: number,
+  rounds: number
+): Promise<Row["figures"]> => {
   let saves = 0
   let bytes = 0
   const program = Effect.gen(function* () {
@@ -120,7 +124,10 @@ const measure = (path: string, state: Group.GroupState, credit: number): Promise
   )
 }
 
-export const roundRuns = (credit: number): ReadonlyArray<Run> => {
+export const roundRuns = (credit: number, events: number): ReadonlyArray<Run> => {
+  const rounds = Math.ceil(events / 333)
+  const [less, more] = [Math.ceil(events / 100), Math.ceil(events / 20)]
+  const shown = (n: number) => n.toLocaleString("en")
   const run = (name: string, waiting: number, step: number, behind: number, against?: string): Run => ({
     name,
     ...(against === undefined ? {} : { against: [against] }),
@@ -129,15 +136,21 @@ export const roundRuns = (credit: number): ReadonlyArray<Run> => {
       withDirectory(async (path) => {
         const state = stateWith(waiting, step)
         await fillLog(path, planned(state.next - 1 + behind, "event"))
-        return measure(path, state, credit)
+        return measure(path, state, credit, rounds)
       })
   })
   const few = 2 * rounds * credit
   const none = "rounds, nothing waits"
   return [
     run(none, 0, 1, few),
-    run("rounds, 1,000 wait for a retry", 1_000, 1, few, none),
-    run("rounds, 5,000 wait for a retry", 5_000, 1, few, none),
-    run("rounds, 10,000 acks out of order, 1,000,000 events behind", 5_000, 3, 1_000_000, none)
+    run(`rounds, ${shown(less)} wait for a retry`, less, 1, few, none),
+    run(`rounds, ${shown(more)} wait for a retry`, more, 1, few, none),
+    run(
+      `rounds, ${shown(2 * more)} acks out of order, ${shown(10 * events)} events behind`,
+      more,
+      3,
+      10 * events,
+      none
+    )
   ]
 }

@@ -10,48 +10,58 @@ import { fileURLToPath } from "node:url"
 import { WebSocket } from "ws"
 import { PromClient } from "../../src/client/index.ts"
 import {
+  bodyOf,
   type Broker,
+  type ConnectionsSession,
   type DurableSession,
   type FanoutSession,
   payload,
+  type Payload,
   type Peer,
   startBroker
 } from "../Peer.ts"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
-const token = "bench"
+export const token = "bench"
 
-/** `prepare` gets the path of the store before the hub opens it. */
+/**
+ * `prepare` gets the path of the store before the hub opens it; `env` has settings beside those that are needed;
+ * `program` is the file that is run.
+ */
 export const startHub = async (
-  prepare: (path: string) => Promise<void> = () => Promise.resolve()
-): Promise<{ readonly broker: Broker; readonly url: string }> => {
+  prepare: (path: string) => Promise<void> = () => Promise.resolve(),
+  env: Readonly<Record<string, string>> = {},
+  program = main
+): Promise<{ readonly broker: Broker; readonly url: string; readonly ops: string }> => {
   const flags = process.env["BENCH_NODE_FLAGS"]?.split(" ") ?? []
   const broker = await startBroker(
     process.execPath,
-    () => [...flags, main],
+    () => [...flags, program],
     (directory) => ({
       HUB_LOG: "json",
       HUB_STORE: `sqlite:${directory}/hub.db`,
       WS_PORT: "0",
       OPS_PORT: "0",
-      STATIC_TOKEN: token
+      STATIC_TOKEN: token,
+      ...env
     }),
     (directory) => prepare(`${directory}/hub.db`)
   )
-  const url = await new Promise<string>((resolve) => {
+  const urls = await new Promise<{ readonly ws: string; readonly ops: string }>((resolve, reject) => {
+    broker.process.once("exit", (code) => reject(new Error(`the hub ended with ${code}`)))
     createInterface({ input: broker.process.stdout! }).on("line", (line) => {
-      const { msg, ws } = JSON.parse(line) as { readonly msg: string; readonly ws: string }
-      if (msg === "ready") resolve(ws)
+      const { msg, ops, ws } = JSON.parse(line) as Readonly<Record<"msg" | "ops" | "ws", string>>
+      if (msg === "ready") resolve({ ws, ops })
     })
   })
-  return { broker, url }
+  return { broker, url: urls.ws, ops: urls.ops }
 }
 
 export interface Frame {
   readonly op: string
   readonly ref?: number
   readonly stale?: ReadonlyArray<string>
-  readonly event?: { readonly id: string; readonly topic: string }
+  readonly event?: { readonly id: string; readonly topic: string; readonly payload: Payload }
 }
 
 /** A socket that is authenticated, and what it gets. */
@@ -172,18 +182,47 @@ export const fanout: Peer<FanoutSession> = {
       if (op === "ERR") throw new Error("a publish was refused")
     })
     const sockets = [publisher]
-    const message = `{"op":"PUBLISH"${publishTail}`
+    const message = (n: number) => `{"op":"PUBLISH","topic":"t.a","payload":${bodyOf(n)}}`
     return {
-      publish: (count) => publisher.send(`[${Array<string>(count).fill(message).join(",")}]`),
-      subscribe: async (onEvents) => {
-        let events = 0
-        const count = ({ op }: Frame) => void (op === "EVENT" && events++)
-        const socket = await open(url, count, () => {
-          onEvents(events)
-          events = 0
+      publish: (from, count) =>
+        publisher.send(`[${Array.from({ length: count }, (_, i) => message(from + i)).join(",")}]`),
+      subscribe: async (onEvent) => {
+        const socket = await open(url, ({ event, op }) => {
+          if (op === "EVENT") onEvent(event!.payload.payload.n)
         })
-        socket.send(JSON.stringify({ op: "SUBSCRIBE", ref: 1, topic: "t.a" }))
         sockets.push(socket)
+        socket.send(JSON.stringify({ op: "SUBSCRIBE", ref: 1, topic: "t.a" }))
+      },
+      close: async () => {
+        for (const socket of sockets) socket.terminate()
+        await broker.stop()
+      }
+    }
+  }
+}
+
+export const connections: Peer<ConnectionsSession> = {
+  name: fanout.name,
+  missing: () => undefined,
+  start: async () => {
+    const { broker, url } = await startHub()
+    const sockets: Array<WebSocket> = []
+    return {
+      pid: broker.process.pid,
+      connect: async (topic, onEvent) => {
+        let onSubscribed = () => {}
+        const subscribed = new Promise<void>((resolve) => (onSubscribed = resolve))
+        const socket = await open(url, ({ event, op }) => {
+          if (op === "EVENT") onEvent(event!.payload.payload.n)
+          else if (op === "OK") onSubscribed()
+          else if (op === "ERR") throw new Error("something was refused")
+        })
+        sockets.push(socket)
+        socket.send(JSON.stringify({ op: "SUBSCRIBE", ref: 1, topic }))
+        await subscribed
+        return {
+          publish: (n) => socket.send(`{"op":"PUBLISH","topic":"${topic}","payload":${bodyOf(n)}}`)
+        }
       },
       close: async () => {
         for (const socket of sockets) socket.terminate()

@@ -6,18 +6,22 @@ import { type NatsConnection, wsconnect } from "@nats-io/nats-core"
 import { connect } from "@nats-io/transport-node"
 import {
   body,
+  bodyOf,
+  type Broker,
+  type ConnectionsSession,
   type DurableSession,
   type FanoutSession,
   freePort,
   has,
   listening,
+  type Payload,
   type Peer,
-  sleep,
   startBroker
 } from "../Peer.ts"
 
 const server = process.env["NATS_SERVER"] ?? "nats-server"
-const missing = () => (has(server) ? undefined : "nats-server is not installed (or set NATS_SERVER)")
+export const missing = (): string | undefined =>
+  has(server) ? undefined : "nats-server is not installed (or set NATS_SERVER)"
 
 const startServer = async (config: (directory: string) => string, ports: ReadonlyArray<number>) => {
   const broker = await startBroker(server, (directory) => {
@@ -30,16 +34,21 @@ const startServer = async (config: (directory: string) => string, ports: Readonl
   return broker
 }
 
+export const startJetStream = async (): Promise<{ readonly broker: Broker; readonly port: number }> => {
+  const port = await freePort()
+  const broker = await startServer(
+    (directory) =>
+      `listen: "127.0.0.1:${port}"\njetstream { store_dir: "${directory}/js", sync_interval: "always" }\n`,
+    [port]
+  )
+  return { broker, port }
+}
+
 export const jetStream: Peer<DurableSession> = {
   name: "NATS JetStream (sync always)",
   missing,
   start: async () => {
-    const port = await freePort()
-    const broker = await startServer(
-      (directory) =>
-        `listen: "127.0.0.1:${port}"\njetstream { store_dir: "${directory}/js", sync_interval: "always" }\n`,
-      [port]
-    )
+    const { broker, port } = await startJetStream()
     const publisher = await connect({ servers: `127.0.0.1:${port}` })
     const consumer = await connect({ servers: `127.0.0.1:${port}` })
     const manager = await jetstreamManager(publisher)
@@ -50,10 +59,13 @@ export const jetStream: Peer<DurableSession> = {
       max_ack_pending: 2_000
     })
     const stream = jetstream(publisher)
-    const messages = await (await jetstream(consumer).consumers.get("S", "g")).consume({ max_messages: 500 })
+    let close = () => Promise.resolve<unknown>(undefined)
     return {
       publish: () => stream.publish("t.a", body),
       consume: async (onAcked) => {
+        const consumers = jetstream(consumer).consumers
+        const messages = await (await consumers.get("S", "g")).consume({ max_messages: 500 })
+        close = () => messages.close()
         void (async () => {
           for await (const message of messages) {
             message.json()
@@ -62,7 +74,7 @@ export const jetStream: Peer<DurableSession> = {
         })()
       },
       close: async () => {
-        await messages.close()
+        await close()
         await Promise.all([publisher.close(), consumer.close()])
         await broker.stop()
       }
@@ -70,41 +82,66 @@ export const jetStream: Peer<DurableSession> = {
   }
 }
 
+/** A server that keeps nothing, and clients that speak to it over WebSocket. */
+const clientsOverWebSocket = async () => {
+  const [port, wsPort] = [await freePort(), await freePort()]
+  const broker = await startServer(
+    () => `listen: "127.0.0.1:${port}"\nwebsocket { listen: "127.0.0.1:${wsPort}", no_tls: true }\n`,
+    [port, wsPort]
+  )
+  const clients: Array<NatsConnection> = []
+  return {
+    pid: broker.process.pid,
+    open: async (): Promise<NatsConnection> => {
+      const client = await wsconnect({ servers: `ws://127.0.0.1:${wsPort}` })
+      clients.push(client)
+      return client
+    },
+    close: async () => {
+      await Promise.all(clients.map((client) => client.close()))
+      await broker.stop()
+    }
+  }
+}
+
+const subscribe = async (
+  client: NatsConnection,
+  subject: string,
+  onEvent: (n: number) => void
+): Promise<void> => {
+  client.subscribe(subject, { callback: (_error, message) => onEvent(message.json<Payload>().payload.n) })
+  await client.flush()
+}
+
 export const natsFanout: Peer<FanoutSession> = {
   name: "NATS over WebSocket (not durable)",
   missing,
   start: async () => {
-    const [port, wsPort] = [await freePort(), await freePort()]
-    const broker = await startServer(
-      () => `listen: "127.0.0.1:${port}"\nwebsocket { listen: "127.0.0.1:${wsPort}", no_tls: true }\n`,
-      [port, wsPort]
-    )
-    const clients: Array<NatsConnection> = []
-    const open = async () => {
-      const client = await wsconnect({ servers: `ws://127.0.0.1:${wsPort}` })
-      clients.push(client)
-      return client
-    }
+    const { close, open } = await clientsOverWebSocket()
     const publisher = await open()
     return {
-      publish: (count) => {
-        for (let i = 0; i < count; i++) publisher.publish("t.a", body)
+      publish: (from, count) => {
+        for (let n = from; n < from + count; n++) publisher.publish("t.a", bodyOf(n))
       },
-      subscribe: async (onEvents) => {
+      subscribe: async (onEvent) => subscribe(await open(), "t.a", onEvent),
+      close
+    }
+  }
+}
+
+export const natsConnections: Peer<ConnectionsSession> = {
+  name: natsFanout.name,
+  missing,
+  start: async () => {
+    const { close, open, pid } = await clientsOverWebSocket()
+    return {
+      pid,
+      connect: async (subject, onEvent) => {
         const client = await open()
-        client.subscribe("t.a", {
-          callback: (_error, message) => {
-            message.json()
-            onEvents(1)
-          }
-        })
-        await client.flush()
-        await sleep(0)
+        await subscribe(client, subject, onEvent)
+        return { publish: (n) => client.publish(subject, bodyOf(n)) }
       },
-      close: async () => {
-        await Promise.all(clients.map((client) => client.close()))
-        await broker.stop()
-      }
+      close
     }
   }
 }

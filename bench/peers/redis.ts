@@ -1,28 +1,37 @@
 /** Redis Streams: XADD, a consumer group, XACK for each message; the append-only file synced on every write. */
 import { Redis } from "ioredis"
-import { body, type DurableSession, freePort, has, listening, type Peer, startBroker } from "../Peer.ts"
+import {
+  body,
+  type Broker,
+  type DurableSession,
+  freePort,
+  has,
+  listening,
+  type Peer,
+  startBroker
+} from "../Peer.ts"
 
-export const redisStreams = (fsync: "always" | "everysec"): Peer<DurableSession> => ({
+type Fsync = "always" | "everysec"
+
+/** A Redis with nothing in it, whose append-only file is synced so often. */
+export const startRedis = async (
+  fsync: Fsync
+): Promise<{ readonly broker: Broker; readonly port: number }> => {
+  const port = await freePort()
+  const broker = await startBroker("redis-server", (directory) => {
+    const place = ["--port", `${port}`, "--bind", "127.0.0.1", "--dir", directory]
+    return [...place, "--save", "", "--appendonly", "yes", "--appendfsync", fsync]
+  })
+  broker.process.stdout?.resume()
+  await listening(port)
+  return { broker, port }
+}
+
+export const redisStreams = (fsync: Fsync): Peer<DurableSession> => ({
   name: `Redis Streams (appendfsync ${fsync})`,
   missing: () => (has("redis-server") ? undefined : "redis-server is not installed"),
   start: async () => {
-    const port = await freePort()
-    const broker = await startBroker("redis-server", (directory) =>
-      [
-        "--port",
-        `${port}`,
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        directory,
-        "--save",
-        "",
-        "--appendonly",
-        "yes"
-      ].concat("--appendfsync", fsync)
-    )
-    broker.process.stdout?.resume()
-    await listening(port)
+    const { broker, port } = await startRedis(fsync)
     const connect = () => new Redis(port, "127.0.0.1", { enableAutoPipelining: true })
     const publisher = connect()
     const reader = connect()
