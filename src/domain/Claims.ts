@@ -7,6 +7,7 @@
  */
 import { Effect, Result, Schema } from "effect"
 import * as Policy from "./Policy.ts"
+import * as Quota from "./Quota.ts"
 
 /** The registered claims are those of RFC 7519, section 4.1; times are seconds since 1970. */
 const Payload = Schema.Struct({
@@ -15,7 +16,8 @@ const Payload = Schema.Struct({
   iat: Schema.optionalKey(Schema.Finite),
   jti: Schema.optionalKey(Schema.String),
   scopes: Schema.optionalKey(Schema.Array(Schema.String)),
-  policy: Schema.optionalKey(Schema.Unknown)
+  policy: Schema.optionalKey(Schema.Unknown),
+  limits: Schema.optionalKey(Schema.Unknown)
 })
 
 /** Who a connection or a request is, and what it may do. */
@@ -28,6 +30,8 @@ export interface Claims {
   readonly issuedAt: number | undefined
   readonly tokenId: string | undefined
   readonly policy: Policy.Policy
+  /** How much it may send, where that is less than the configuration allows; none: as much as that. */
+  readonly limits?: Quota.Quotas | undefined
 }
 
 export class InvalidClaims extends Schema.TaggedError<InvalidClaims>()("InvalidClaims", {
@@ -59,18 +63,26 @@ const policyOf = (payload: typeof Payload.Type): Result.Result<Policy.Policy, In
   return Result.succeed(Policy.none)
 }
 
+const limitsOf = (payload: typeof Payload.Type): Result.Result<Quota.Quotas | undefined, InvalidClaims> =>
+  payload.limits === undefined
+    ? Result.succeed(undefined)
+    : Result.mapError(Quota.parseClaim(payload.limits), (reason) => new InvalidClaims({ reason }))
+
 /** From the payload of a token whose signature was good. An embedded `policy` wins over `scopes`. */
 export const parseClaims = (payload: unknown): Result.Result<Claims, InvalidClaims> =>
   Result.flatMap(
     Result.mapError(decodePayload(payload), (error) => new InvalidClaims({ reason: error.message })),
     (claims) =>
-      Result.map(policyOf(claims), (policy) => ({
-        sub: claims.sub,
-        expiresAt: claims.exp * 1000,
-        issuedAt: claims.iat === undefined ? undefined : claims.iat * 1000,
-        tokenId: claims.jti,
-        policy
-      }))
+      Result.flatMap(policyOf(claims), (policy) =>
+        Result.map(limitsOf(claims), (limits) => ({
+          sub: claims.sub,
+          expiresAt: claims.exp * 1000,
+          issuedAt: claims.iat === undefined ? undefined : claims.iat * 1000,
+          tokenId: claims.jti,
+          policy,
+          ...(limits === undefined ? {} : { limits })
+        }))
+      )
   )
 
 /** `parseClaims` as an Effect. */

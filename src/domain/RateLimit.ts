@@ -52,10 +52,47 @@ export const isFull = (rate: Rate, bucket: Bucket, now: number): boolean =>
 
 export const take = (rate: Rate, bucket: Bucket, cost: number, now: number): Spent => {
   const filled = refill(rate, bucket, now)
-  const missing = Math.min(cost, rate.burst) * 1000 - filled.thousandths
-  if (missing <= 0) return { _tag: "Spent", bucket: { thousandths: -missing, at: filled.at } }
-  const wait = Math.ceil(missing / rate.perSecond)
+  const left = filled.thousandths - Math.min(cost, rate.burst) * 1000
+  if (left >= 0) return { _tag: "Spent", bucket: { thousandths: left, at: filled.at } }
+  const wait = Math.ceil(-left / rate.perSecond)
   return { _tag: "Limited", bucket: filled, retryAfterMs: wait + Math.max(0, filled.at - now) }
+}
+
+/** What was spent stays spent, and flows back at the new rate: changing rates to and fro gives nobody more. */
+export const adapt = (from: Rate, to: Rate, bucket: Bucket, now: number): Bucket => {
+  const { at, thousandths } = refill(from, bucket, now)
+  return { thousandths: Math.max(0, capacity(to) - (capacity(from) - thousandths)), at }
+}
+
+/** After how many milliseconds a bucket is full again, if nobody spends. */
+export const fullAfterMs = (rate: Rate, bucket: Bucket, now: number): number =>
+  Math.ceil(Math.max(0, capacity(rate) - bucket.thousandths) / rate.perSecond) + bucket.at - now
+
+/** What one message asks of one bucket. */
+export interface Ask {
+  readonly rate: Rate
+  readonly bucket: Bucket
+  readonly cost: number
+}
+
+export type AllSpent =
+  | { readonly _tag: "Spent"; readonly buckets: ReadonlyArray<Bucket> }
+  /** Nothing was spent from any. `by` is the index of the one that takes longest. */
+  | { readonly _tag: "Limited"; readonly by: number; readonly retryAfterMs: number }
+
+/** Spends from all of several buckets, or from none. They have to be different ones. */
+export const takeAll = (asks: ReadonlyArray<Ask>, now: number): AllSpent => {
+  const buckets: Array<Bucket> = []
+  let by = -1
+  let retryAfterMs = 0
+  asks.forEach(({ bucket, cost, rate }, i) => {
+    const spent = take(rate, bucket, cost, now)
+    buckets.push(spent.bucket)
+    if (spent._tag === "Spent" || spent.retryAfterMs <= retryAfterMs) return
+    by = i
+    retryAfterMs = spent.retryAfterMs
+  })
+  return by < 0 ? { _tag: "Spent", buckets } : { _tag: "Limited", by, retryAfterMs }
 }
 
 /** `take` as an Effect. */

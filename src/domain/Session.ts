@@ -27,6 +27,7 @@ import type {
 import type { Claims } from "./Claims.ts"
 import * as Event from "./Event.ts"
 import * as Policy from "./Policy.ts"
+import * as Quota from "./Quota.ts"
 import type { GatewaySettings, Limits } from "./Settings.ts"
 import * as Topic from "./Topic.ts"
 
@@ -41,6 +42,18 @@ export type SubscriptionKey = string
 export const subscriptionKey = (pattern: string, group: string | undefined): SubscriptionKey =>
   `${pattern} ${group ?? ""}`
 
+/** A message, and the frame that it came in. */
+interface Queued {
+  readonly message: Decoded
+  readonly frame: number
+}
+
+/** The topics of which a publish was over a rate, within one frame, and how long it was told to wait. */
+interface OverRate {
+  readonly frame: number
+  readonly topics: ReadonlyMap<string, Quota.Limited>
+}
+
 export interface Session {
   readonly connection: string
   readonly openedAt: number
@@ -48,8 +61,10 @@ export interface Session {
   readonly claims: Claims | undefined
   /** A token is with the verifier; what came after it waits in `queued`. */
   readonly verifying: Auth | undefined
-  readonly queued: ReadonlyArray<Decoded>
+  readonly queued: ReadonlyArray<Queued>
   readonly subscriptions: ReadonlyMap<SubscriptionKey, Subscription>
+  /** What follows on these topics in the same frame is over the rate, too, so that it overtakes nothing. */
+  readonly overRate: OverRate
   /** When the last messages came that could not be understood. */
   readonly badMessages: ReadonlyArray<number>
   readonly pingAt: number
@@ -65,8 +80,10 @@ export interface SessionContext {
   readonly history: string
   readonly decide: (claims: Claims, request: Policy.Request) => Policy.Decision
   readonly decideSubscription: (claims: Claims, request: Policy.SubscriptionRequest) => Policy.Decision
-  /** Spends a message of so many bytes from the connection's rates; how long to wait when it is too much. */
-  readonly limited: (bytes: number) => number | undefined
+  /** Spends a message from all rates that it falls under. When it is too much for one of them, nothing is spent. */
+  readonly spend: (claims: Claims, cost: Quota.Cost) => Quota.Limited | undefined
+  /** What `spend` would answer, without spending: of a publish that is refused for the one before it. */
+  readonly look: (claims: Claims, cost: Quota.Cost) => Quota.Limited | undefined
   /** A new id for an event that came without one. */
   readonly makeId: () => string
 }
@@ -74,7 +91,13 @@ export interface SessionContext {
 export type Refusal = Extract<ErrorCode, "no_token" | "jwt_invalid" | "token_expired" | "unavailable">
 
 export type Input =
-  | { readonly _tag: "Received"; readonly messages: ReadonlyArray<Decoded>; readonly now: number }
+  /** Messages of one frame, all of it or a part; `frame` counts the frames of the connection. */
+  | {
+      readonly _tag: "Received"
+      readonly messages: ReadonlyArray<Decoded>
+      readonly frame: number
+      readonly now: number
+    }
   | { readonly _tag: "Verified"; readonly claims: Claims; readonly now: number }
   | { readonly _tag: "Refused"; readonly code: Refusal; readonly reason: string; readonly now: number }
   /** A subscription came to nothing, or the hub ended it. */
@@ -114,6 +137,7 @@ export const open = (connection: string, now: number, settings: GatewaySettings)
   verifying: undefined,
   queued: [],
   subscriptions: new Map(),
+  overRate: { frame: 0, topics: new Map() },
   badMessages: [],
   pingAt: now + settings.heartbeatMs,
   missedPongs: 0
@@ -213,11 +237,28 @@ const ruleOf = (
     ? { rule: Policy.formatRule(denied.rule) }
     : {}
 
+const overRate = (draft: Draft, ref: Ref | undefined, { kind, retryAfterMs }: Quota.Limited): void =>
+  send(draft, err(ref, "rate_limited", Quota.describe(kind), { retryAfterMs }))
+
+/** Topics of a frame that are remembered as over the rate. */
+const maxOverRate = 16
+
+/** The longer of two waits: after it both are over. */
+const longer = (a: Quota.Limited, b: Quota.Limited | undefined): Quota.Limited =>
+  b === undefined || b.retryAfterMs <= a.retryAfterMs ? a : b
+
+/** The wait of a publish behind one that was over the rate; of frames with many such, all that follow are. */
+const aheadOf = ({ frame, topics }: OverRate, topic: string, of: number): Quota.Limited | undefined =>
+  frame !== of
+    ? undefined
+    : (topics.get(topic) ?? (topics.size < maxOverRate ? undefined : topics.values().next().value))
+
 const publish = (
   draft: Draft,
   message: Publish,
   context: SessionContext,
   claims: Claims,
+  frame: number,
   now: number
 ): void => {
   const { opts, payload, ref, topic } = message
@@ -236,9 +277,17 @@ const publish = (
     const rule = ruleOf(decision, context, claims, topic)
     return send(draft, err(ref, "forbidden", `no right to publish '${topic}'`, rule))
   }
-  const retryAfterMs = context.limited(record.success.body.length)
-  if (retryAfterMs !== undefined) {
-    return send(draft, err(ref, "rate_limited", "too many messages", { retryAfterMs }))
+  const cost = { topic, bytes: record.success.body.length }
+  const before = draft.session.overRate
+  const ahead = aheadOf(before, topic, frame)
+  const limited =
+    ahead === undefined ? context.spend(claims, cost) : longer(ahead, context.look(claims, cost))
+  if (limited !== undefined) {
+    if (ahead === undefined) {
+      const topics = new Map(before.frame === frame ? before.topics : []).set(topic, limited)
+      draft.session = { ...draft.session, overRate: { frame, topics } }
+    }
+    return overRate(draft, ref, limited)
   }
   draft.actions.push({ _tag: "Append", record: record.success, ref })
 }
@@ -286,10 +335,8 @@ const subscribe = (draft: Draft, message: Subscribe, context: SessionContext, cl
     const msg = `a connection has at most ${maxSubscriptionsPerConnection} subscriptions`
     return send(draft, err(ref, "too_many_subscriptions", msg))
   }
-  const retryAfterMs = context.limited(0)
-  if (retryAfterMs !== undefined) {
-    return send(draft, err(ref, "rate_limited", "too many messages", { retryAfterMs }))
-  }
+  const limited = context.spend(claims, { topic: undefined, bytes: 0 })
+  if (limited !== undefined) return overRate(draft, ref, limited)
   const subscription = { pattern: pattern.success, group }
   draft.session = { ...draft.session, subscriptions: new Map(subscriptions).set(key, subscription) }
   draft.actions.push({ _tag: "Subscribe", key, subscription, message })
@@ -343,11 +390,17 @@ const settle = (draft: Draft, message: Ack | Nack | Extend, context: SessionCont
   )
 }
 
-const receive = (draft: Draft, message: Decoded, context: SessionContext, now: number): void => {
+const receive = (
+  draft: Draft,
+  message: Decoded,
+  frame: number,
+  context: SessionContext,
+  now: number
+): void => {
   const { claims, phase, verifying } = draft.session
   if (phase === "closed") return
   if (verifying !== undefined) {
-    draft.session = { ...draft.session, queued: [...draft.session.queued, message] }
+    draft.session = { ...draft.session, queued: [...draft.session.queued, { message, frame }] }
     return
   }
   if (message.op === "MALFORMED") return malformed(draft, message, context, now)
@@ -358,7 +411,7 @@ const receive = (draft: Draft, message: Decoded, context: SessionContext, now: n
   }
   switch (message.op) {
     case "PUBLISH":
-      return publish(draft, message, context, claims, now)
+      return publish(draft, message, context, claims, frame, now)
     case "SUBSCRIBE":
       return subscribe(draft, message, context, claims)
     case "UNSUBSCRIBE":
@@ -376,7 +429,7 @@ const receive = (draft: Draft, message: Decoded, context: SessionContext, now: n
 const release = (draft: Draft, context: SessionContext, now: number): void => {
   const { queued } = draft.session
   draft.session = { ...draft.session, verifying: undefined, queued: [] }
-  for (const message of queued) receive(draft, message, context, now)
+  for (const { frame, message } of queued) receive(draft, message, frame, context, now)
 }
 
 const verified = (draft: Draft, claims: Claims, context: SessionContext, now: number): void => {
@@ -445,7 +498,7 @@ export const step = (session: Session, input: Input, context: SessionContext): S
   switch (input._tag) {
     case "Received":
       if (session.missedPongs > 0) draft.session = { ...session, missedPongs: 0 }
-      for (const message of input.messages) receive(draft, message, context, input.now)
+      for (const message of input.messages) receive(draft, message, input.frame, context, input.now)
       break
     case "Verified":
       if (session.verifying !== undefined) verified(draft, input.claims, context, input.now)

@@ -4,7 +4,7 @@
  */
 import type { EventLimits } from "./Event.ts"
 import type { GroupOptions } from "./Group.ts"
-import type { Rate } from "./RateLimit.ts"
+import { type Quotas, unlimited } from "./Quota.ts"
 import type { RetentionRule } from "./Retention.ts"
 import type { RetryPolicy } from "./Retry.ts"
 
@@ -28,10 +28,8 @@ export interface Limits extends EventLimits {
   readonly maxAckTimeoutMs: number
   /** Bytes that may wait for one connection before it counts as slow. */
   readonly maxOutboundBytes: number
-  /** Messages a connection may send; none: no limit. */
-  readonly messages: Rate | undefined
-  /** Bytes a connection may send; none: no limit. */
-  readonly bytes: Rate | undefined
+  /** How much may be sent in a second; of connections, of subjects, and on topics. */
+  readonly quotas: Quotas
 }
 
 export const limits: Limits = {
@@ -48,9 +46,15 @@ export const limits: Limits = {
   maxHeaders: 64,
   maxHeadersLength: 16 * KiB,
   maxTags: 64,
-  messages: undefined,
-  bytes: undefined
+  quotas: unlimited
 }
+
+export interface RateLimiterSettings {
+  /** Token buckets that are remembered, at most. */
+  readonly maxBuckets: number
+}
+
+export const rateLimiter: RateLimiterSettings = { maxBuckets: 100_000 }
 
 export interface GatewaySettings {
   /** How long a connection may take until its first AUTH. */
@@ -65,6 +69,9 @@ export interface GatewaySettings {
   readonly drainMs: number
   /** The time over which the clients of a stopping hub are told to come back. */
   readonly reconnectSpreadMs: number
+  /** Events, and bytes of them, that wait for the store when connections that publish are not read any more. */
+  readonly pauseAtEvents: number
+  readonly pauseAtBytes: number
 }
 
 export const gateway: GatewaySettings = {
@@ -74,7 +81,9 @@ export const gateway: GatewaySettings = {
   maxBadMessages: 10,
   badMessageWindowMs: 1 * minute,
   drainMs: 2 * second,
-  reconnectSpreadMs: 5 * second
+  reconnectSpreadMs: 5 * second,
+  pauseAtEvents: 1_024,
+  pauseAtBytes: 32 * MiB
 }
 
 export interface GroupSettings extends GroupOptions {

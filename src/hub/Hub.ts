@@ -83,14 +83,14 @@ export const layer = <E, E2, R>(
   verifier: Layer.Layer<TokenVerifier, E2, Revocations>,
   settings: HubSettings
 ): Layer.Layer<Hub, E | E2 | CannotListen | StoreUnavailable, R> => {
-  const { gateway, groups, host, limits, opsPort, origins, tokens, wsPort } = settings
+  const { gateway, groups, host, limits, opsPort, origins, rateLimiter, tokens, wsPort } = settings
   return OpsServer.layer({ host, port: opsPort }).pipe(
     Layer.provideMerge(
       WebSocketGateway.layer({ host, port: wsPort, origins, limits, settings: gateway, auth: tokens, groups })
     ),
     Layer.provideMerge(verifier),
     Layer.provideMerge(
-      Layer.mergeAll(PolicyAccessControl.layer, MemoryRateLimiter.layer, MemoryRevocations.layer)
+      Layer.mergeAll(PolicyAccessControl.layer, MemoryRateLimiter.layer(rateLimiter), MemoryRevocations.layer)
     ),
     Layer.provideMerge(bus(stores, settings))
   )

@@ -1,12 +1,14 @@
 /** The numbers of a hub's configuration: how much, how many, how long. Each has its default in domain/Settings. */
 import { Result } from "effect"
 import { retryHorizonMs } from "../domain/Horizon.ts"
+import * as Quota from "../domain/Quota.ts"
 import * as Rules from "../domain/Retention.ts"
 import * as Defaults from "../domain/Settings.ts"
 import { grouped, parseIntIn, type Reader, Wrong } from "./environment.ts"
 
 export interface HubLimits {
   readonly limits: Defaults.Limits
+  readonly rateLimiter: Defaults.RateLimiterSettings
   readonly gateway: Defaults.GatewaySettings
   readonly groups: Defaults.GroupSettings
   readonly appender: Defaults.AppenderSettings
@@ -24,6 +26,46 @@ const parseRules = (text: string): ReadonlyArray<Rules.RetentionRule> | Wrong =>
     onFailure: ({ message }) => new Wrong(message),
     onSuccess: (rules) => rules
   })
+
+const parseQuotas = (text: string): ReadonlyArray<Quota.TopicQuota> | Wrong =>
+  Result.match(Quota.parseQuotas(text), {
+    onFailure: ({ message }) => new Wrong(message),
+    onSuccess: (rules) => rules
+  })
+
+const readQuotas = (read: Reader): Quota.Quotas => {
+  const rate = (name: string, what: string, who: string) => {
+    const perSecond = read.optionalInt(`${name}_PER_SECOND`, `${what} ${who} may send in a second.`, [
+      1,
+      int32
+    ])
+    const burst = read.optionalInt(`${name}_BURST`, `${what} it may send at once; the rate, unless set.`, [
+      1,
+      int32
+    ])
+    if (perSecond !== undefined) return { perSecond, burst: burst ?? perSecond }
+    if (burst !== undefined) read.wrong(`${name}_BURST`, `has no effect without ${name}_PER_SECOND`)
+    return undefined
+  }
+  const subject = "a subject (`sub`)"
+  return {
+    connection: {
+      messages: rate("LIMIT_MESSAGES", "Messages", "a connection"),
+      bytes: rate("LIMIT_BYTES", "Bytes", "a connection")
+    },
+    subject: {
+      messages: rate("LIMIT_SUBJECT_MESSAGES", "Messages", `${subject}, on all its connections,`),
+      bytes: rate("LIMIT_SUBJECT_BYTES", "Bytes", `${subject}, on all its connections,`)
+    },
+    topics: read.parsed<ReadonlyArray<Quota.TopicQuota>>(
+      "LIMIT_TOPICS",
+      "How much may be published on topics, such as `orders.**: 500/s burst=1000; logs.*: 1MB/s shared`: [operations](operations.md#limits).",
+      "no limit",
+      parseQuotas,
+      []
+    )
+  }
+}
 
 const readRetention = (
   read: Reader,
@@ -135,15 +177,6 @@ export const readLimits = (read: Reader): HubLimits => {
     )
   }
 
-  const perSecond = (name: string, burstName: string, what: string) => {
-    const rate = read.optionalInt(name, `${what} a connection may send in a second.`, [1, int32])
-    const burst = read.optionalInt(burstName, `${what} it may send at once; the rate, unless set.`, [
-      1,
-      int32
-    ])
-    if (rate === undefined && burst !== undefined) read.wrong(burstName, `has no effect without ${name}`)
-    return rate === undefined ? undefined : { perSecond: rate, burst: burst ?? rate }
-  }
   const limits: Defaults.Limits = {
     maxPayloadBytes: read.int(
       "LIMIT_PAYLOAD_BYTES",
@@ -203,8 +236,15 @@ export const readLimits = (read: Reader): HubLimits => {
       l.maxHeadersLength
     ),
     maxTags: read.int("LIMIT_TAGS", "Tags of an event.", [0, 1_000], l.maxTags),
-    messages: perSecond("LIMIT_MESSAGES_PER_SECOND", "LIMIT_MESSAGES_BURST", "Messages"),
-    bytes: perSecond("LIMIT_BYTES_PER_SECOND", "LIMIT_BYTES_BURST", "Bytes")
+    quotas: readQuotas(read)
+  }
+  const rateLimiter: Defaults.RateLimiterSettings = {
+    maxBuckets: read.int(
+      "LIMIT_BUCKETS",
+      "Connections, subjects and topics whose rates are remembered; beyond, those that used least are forgotten.",
+      [1_000, 10_000_000],
+      Defaults.rateLimiter.maxBuckets
+    )
   }
   if (limits.maxFrameBytes < limits.maxPayloadBytes) {
     read.wrong("LIMIT_FRAME_BYTES", "must not be less than LIMIT_PAYLOAD_BYTES")
@@ -256,6 +296,18 @@ export const readLimits = (read: Reader): HubLimits => {
       "The time over which the clients of a stopping hub come back.",
       [0, hour],
       g.reconnectSpreadMs
+    ),
+    pauseAtEvents: read.int(
+      "LIMIT_PAUSE_EVENTS",
+      "Events that wait for the store when connections that publish are not read any more, until half of them are left.",
+      [1, 10_000_000],
+      g.pauseAtEvents
+    ),
+    pauseAtBytes: read.int(
+      "LIMIT_PAUSE_BYTES",
+      "Bytes of them; of those that came by connections.",
+      [64 * 1024, 16_384 * MiB],
+      g.pauseAtBytes
     )
   }
   const groups: Defaults.GroupSettings = {
@@ -311,5 +363,13 @@ export const readLimits = (read: Reader): HubLimits => {
     read.wrong("GROUP_ACK_TIMEOUT_MS", "must not be more than LIMIT_ACK_TIMEOUT_MS")
   }
 
-  return { limits, gateway, groups, appender, drainer, retention: readRetention(read, drainer, groups) }
+  return {
+    limits,
+    rateLimiter,
+    gateway,
+    groups,
+    appender,
+    drainer,
+    retention: readRetention(read, drainer, groups)
+  }
 }

@@ -85,6 +85,18 @@ describe("Claims", () => {
     expect(refusal({ ...valid, policy: { rules: [{}] } })).toMatch(/policy/)
   })
 
+  it("hold limits where the token has some, and are refused when these cannot be used", () => {
+    expect(accepted(valid)).not.toHaveProperty("limits")
+    expect(accepted({ ...valid, limits: { messages: { perSecond: 5 } } }).limits).toEqual({
+      connection: { messages: { perSecond: 5, burst: 5 }, bytes: undefined },
+      subject: { messages: undefined, bytes: undefined },
+      topics: []
+    })
+    for (const limits of [null, 5, [], { messages: 5 }, { topics: "a" }]) {
+      expect(refusal({ ...valid, limits })).toMatch(/^the token's claims cannot be used: limits: /)
+    }
+  })
+
   it("of a token that is no object are refused", () => {
     for (const payload of [undefined, null, "alice", 7, [], [valid]]) {
       expect(refusal(payload)).toMatch(/cannot be used/)

@@ -140,6 +140,62 @@ describe("RateLimit", () => {
     )
   })
 
+  it("is full when it says, and not 1 ms earlier", () => {
+    fc.assert(
+      fc.property(rate, asks, (rate, asks) => {
+        for (const { now, spent } of run(rate, asks)) {
+          const at = now + RateLimit.fullAfterMs(rate, spent.bucket, now)
+          expect(RateLimit.isFull(rate, spent.bucket, at)).toBe(true)
+          if (at > now) expect(RateLimit.isFull(rate, spent.bucket, at - 1)).toBe(false)
+        }
+      })
+    )
+  })
+
+  it("with other buckets spends from all or from none, and waits for the last of them", () => {
+    const scene = fc.array(fc.record({ rate, asks, part: fc.nat({ max: 120 }) }), { maxLength: 4 })
+    fc.assert(
+      fc.property(scene, waitMs, (scene, wait) => {
+        const now = 10_000_000 + wait
+        const all = scene.map(({ asks, part, rate }) => ({
+          rate,
+          bucket: run(rate, asks).at(-1)!.spent.bucket,
+          cost: Math.ceil((rate.burst * part) / 100)
+        }))
+        const each = all.map(({ bucket, cost, rate }) => RateLimit.take(rate, bucket, cost, now))
+        const waits = each.map((spent) => (spent._tag === "Limited" ? spent.retryAfterMs : 0))
+        const spent = RateLimit.takeAll(all, now)
+        if (waits.every((ms) => ms === 0)) {
+          expect(spent).toEqual({ _tag: "Spent", buckets: each.map(({ bucket }) => bucket) })
+        } else {
+          const longest = Math.max(...waits)
+          expect(spent).toEqual({ _tag: "Limited", by: waits.indexOf(longest), retryAfterMs: longest })
+          expect(RateLimit.takeAll(all, now + longest)._tag).toBe("Spent")
+          expect(RateLimit.takeAll(all, now + longest - 1)._tag).toBe("Limited")
+        }
+      })
+    )
+  })
+
+  it("with another rate owes what it owed, or all of it where that is less", () => {
+    fc.assert(
+      fc.property(rate, rate, asks, (from, to, asks) => {
+        const { now, spent } = run(from, asks).at(-1)!
+        const owed = from.burst * 1_000 - spent.bucket.thousandths
+        const adapted = RateLimit.adapt(from, to, spent.bucket, now)
+        expect(adapted.thousandths).toBe(to.burst * 1_000 - Math.min(owed, to.burst * 1_000))
+        expect(adapted.at).toBe(now)
+        // To and fro gives nothing.
+        expect(RateLimit.adapt(to, from, adapted, now).thousandths).toBeGreaterThanOrEqual(
+          spent.bucket.thousandths
+        )
+        if (owed <= to.burst * 1_000) {
+          expect(RateLimit.adapt(to, from, adapted, now)).toEqual(spent.bucket)
+        }
+      })
+    )
+  })
+
   it("is the same as an Effect", () => {
     const rate = { perSecond: 10, burst: 1 }
     const spend = (bucket: RateLimit.Bucket) =>

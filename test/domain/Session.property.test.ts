@@ -139,7 +139,7 @@ describe("a session", () => {
       } else {
         const waiting = refsOf([
           ...(session.verifying === undefined ? [] : [session.verifying]),
-          ...session.queued
+          ...session.queued.map(({ message }) => message)
         ])
         expect([...told, ...waiting].toSorted()).toEqual(asked.toSorted())
       }
@@ -168,7 +168,10 @@ describe("a session", () => {
     for (const { actions, before, input, session } of moments) {
       if (before.verifying === undefined || input._tag !== "Received") continue
       expect(actions).toEqual([])
-      expect(session.queued).toEqual([...before.queued, ...input.messages])
+      expect(session.queued).toEqual([
+        ...before.queued,
+        ...input.messages.map((message) => ({ message, frame: input.frame }))
+      ])
     }
   })
 

@@ -1,10 +1,13 @@
 /** What a connection may ask for, and what it is told: one request at a time. Given, when, then. */
 import { describe, expect, it } from "@effect/vitest"
+import fc from "fast-check"
+import type { Claims } from "../../src/domain/Claims.ts"
+import type * as Quota from "../../src/domain/Quota.ts"
 import * as Session from "../../src/domain/Session.ts"
 import { errorCodes, isRetryable } from "../../src/protocol/Codes.ts"
 import type { Malformed } from "../../src/protocol/Decode.ts"
 import type { ClientMessage, Publish, Subscribe } from "../../src/protocol/Messages.ts"
-import { brief, context, everything, ready, received, run, sent } from "./sessionScene.ts"
+import { brief, claims, context, everything, ready, received, run, sent, verified } from "./sessionScene.ts"
 
 const say = (session: Session.Session, ...messages: ReadonlyArray<ClientMessage>) =>
   run(session, [received(messages, 5)])
@@ -26,6 +29,8 @@ const subscribe = (more: Partial<Subscribe> = {}): Subscribe => ({
   topic: "a.*",
   ...more
 })
+
+const over = (retryAfterMs: number): Quota.Limited => ({ kind: "connection_messages", retryAfterMs })
 
 const free = ready(everything)
 const bare = ready("")
@@ -120,19 +125,93 @@ describe("PUBLISH", () => {
 
   it("where there is no right is forbidden, and spends nothing", () => {
     let asked = 0
-    const counting = { ...context, limited: () => void asked++ }
+    const counting = { ...context, spend: () => void asked++ }
     const { actions } = run(ready("allow subscribe **\nallow publish b"), [received([publish()])], counting)
     expect(brief(actions)).toEqual(["ERR 1 forbidden"])
     expect(asked).toBe(0)
   })
 
   it("over the rate is told when to come back", () => {
-    const spent: Array<number> = []
-    const limited = (bytes: number) => (spent.push(bytes) > 1 ? 40 : undefined)
-    const { actions } = run(free, [received([publish(), publish({ ref: 2 })])], { ...context, limited })
+    const spent: Array<Quota.Cost> = []
+    const spend = (_: Claims, cost: Quota.Cost) => (spent.push(cost) > 1 ? over(40) : undefined)
+    const { actions } = run(free, [received([publish(), publish({ ref: 2 })])], { ...context, spend })
     expect(brief(actions)).toEqual(["Append", "ERR 2 rate_limited"])
-    expect(sent(actions)[0]).toMatchObject({ retryable: true, retryAfterMs: 40 })
-    expect(spent[0]).toBeGreaterThan(20)
+    expect(sent(actions)[0]).toMatchObject({
+      msg: "too many messages on this connection",
+      retryable: true,
+      retryAfterMs: 40
+    })
+    expect(spent[0]).toMatchObject({ topic: "a.b" })
+    expect(spent[0]?.bytes).toBeGreaterThan(20)
+  })
+
+  it("behind one over the rate is over it as well, on the same topic and in the same frame, and spends nothing", () => {
+    const spent: Array<string> = []
+    const spend = (_: Claims, { topic = "" }: Quota.Cost) => (spent.push(topic) === 1 ? over(40) : undefined)
+    const limited = { ...context, spend }
+    const messages = [publish(), publish({ ref: 2 }), publish({ ref: 3, topic: "c" }), publish({ ref: 4 })]
+    const step = run(free, [received(messages, 0, 1)], limited)
+    expect(brief(step.actions)).toEqual([
+      "ERR 1 rate_limited",
+      "ERR 2 rate_limited",
+      "Append",
+      "ERR 4 rate_limited"
+    ])
+    expect(sent(step.actions)).toMatchObject([
+      { retryAfterMs: 40 },
+      { retryAfterMs: 40 },
+      { retryAfterMs: 40 }
+    ])
+    expect(spent).toEqual(["a.b", "c"])
+    expect(brief(run(step.session, [received([publish({ ref: 5 })], 0, 2)], limited).actions)).toEqual([
+      "Append"
+    ])
+  })
+
+  it("behind one over the rate is told its own wait where that is longer", () => {
+    const limited = { ...context, spend: () => over(40), look: () => over(70) }
+    const { actions } = run(free, [received([publish(), publish({ ref: 2 })])], limited)
+    expect(sent(actions)).toMatchObject([{ retryAfterMs: 40 }, { retryAfterMs: 70 }])
+  })
+
+  it("behind AUTH in a frame is behind what was over the rate there, too", () => {
+    let asked = 0
+    const limited = { ...context, spend: () => (asked++ === 0 ? over(40) : undefined) }
+    const messages = [publish(), { op: "AUTH", token: "jwt" } as const, publish({ ref: 2 })]
+    const { actions } = run(free, [received(messages), verified(claims(everything))], limited)
+    expect(brief(actions)).toEqual(["ERR 1 rate_limited", "Verify", "OK", "ERR 2 rate_limited"])
+  })
+
+  it("of many topics over the rate in one frame is remembered for some, and then all that follow are", () => {
+    let asked = 0
+    const limited = { ...context, spend: () => (asked++ < 16 ? over(40) : undefined) }
+    const messages = Array.from({ length: 40 }, (_, i) => publish({ ref: i, topic: `t.${i}` }))
+    const { actions, session } = run(free, [received(messages)], limited)
+    expect(brief(actions).every((action) => action.endsWith("rate_limited"))).toBe(true)
+    expect(session.overRate.topics.size).toBe(16)
+  })
+
+  it("never overtakes one of its topic that came before it in its frame", () => {
+    const story = fc.array(fc.tuple(fc.constantFrom("a", "b"), fc.boolean(), fc.boolean()), { maxLength: 30 })
+    fc.assert(
+      fc.property(story, (story) => {
+        let frame = 1
+        let session = free
+        const refusedIn = new Map<number, Set<string>>()
+        story.forEach(([topic, isOver, isNew], ref) => {
+          if (isNew) frame++
+          const limited = { ...context, spend: () => (isOver ? over(1) : undefined) }
+          const step = run(session, [received([publish({ ref, topic })], 0, frame)], limited)
+          session = step.session
+          const refused = refusedIn.get(frame) ?? new Set()
+          refusedIn.set(frame, refused)
+          expect(brief(step.actions)).toEqual([
+            isOver || refused.has(topic) ? `ERR ${ref} rate_limited` : "Append"
+          ])
+          if (isOver) refused.add(topic)
+        })
+      })
+    )
   })
 })
 
@@ -231,7 +310,7 @@ describe("SUBSCRIBE", () => {
   })
 
   it("over the rate is told when to come back, and does not stand", () => {
-    const { actions, session } = run(free, [received([subscribe()])], { ...context, limited: () => 40 })
+    const { actions, session } = run(free, [received([subscribe()])], { ...context, spend: () => over(40) })
     expect(sent(actions)).toMatchObject([{ code: "rate_limited", retryAfterMs: 40 }])
     expect(session).toEqual(free)
   })

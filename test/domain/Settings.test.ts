@@ -1,6 +1,7 @@
 /** The defaults: the numbers that the protocol and the design promise, and that they fit one another. */
 import { describe, expect, it } from "@effect/vitest"
 import { retryHorizonMs } from "../../src/domain/Horizon.ts"
+import { unlimited } from "../../src/domain/Quota.ts"
 import * as Retry from "../../src/domain/Retry.ts"
 import * as Settings from "../../src/domain/Settings.ts"
 
@@ -33,7 +34,7 @@ describe("Settings", () => {
   })
 
   it("limit no rates until somebody says so", () => {
-    expect([limits.messages, limits.bytes]).toEqual([undefined, undefined])
+    expect(limits.quotas).toEqual(unlimited)
   })
 
   it("ask for secrets of 256 bits, as RFC 7518 does for HS256", () => {
@@ -49,6 +50,10 @@ describe("Settings", () => {
   it("let a batch of the appender hold at least one of the largest events", () => {
     expect(appender.maxBatchBytes).toBeGreaterThanOrEqual(limits.maxPayloadBytes)
     expect(appender.maxQueuedEvents).toBeGreaterThan(appender.maxBatchEvents)
+    // Publishers are held before any is refused, and half of what they are held at is more than one batch.
+    expect(gateway.pauseAtEvents).toBeLessThan(appender.maxQueuedEvents)
+    expect(gateway.pauseAtEvents / 2).toBeGreaterThanOrEqual(appender.maxBatchEvents)
+    expect(gateway.pauseAtBytes / 2).toBeGreaterThan(appender.maxBatchBytes)
   })
 
   it("keep events for longer than any retry may take, so that a late one is recognised", () => {

@@ -21,7 +21,8 @@ export const context: Session.SessionContext = {
   history: "h1",
   decide: (claims, request) => Policy.decide(claims.policy, request),
   decideSubscription: (claims, request) => Policy.decideSubscription(claims.policy, request),
-  limited: () => undefined,
+  spend: () => undefined,
+  look: () => undefined,
   makeId: () => "made"
 }
 
@@ -37,9 +38,11 @@ export const claims = (policy: string, more: Partial<Claims> = {}): Claims => ({
 
 export const everything = "allow * **"
 
-export const received = (messages: ReadonlyArray<Decoded>, now = 0): Session.Input => ({
+/** Messages of one frame, the first unless told otherwise. */
+export const received = (messages: ReadonlyArray<Decoded>, now = 0, frame = 1): Session.Input => ({
   _tag: "Received",
   messages,
+  frame,
   now
 })
 

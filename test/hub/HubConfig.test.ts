@@ -34,6 +34,7 @@ describe("an empty environment", () => {
       tokens: Settings.auth,
       log: "pretty",
       limits: Settings.limits,
+      rateLimiter: Settings.rateLimiter,
       gateway: Settings.gateway,
       groups: Settings.groups,
       appender: Settings.appender,
@@ -152,9 +153,39 @@ describe("numbers", () => {
     expect(namesOf({ LIMIT_MESSAGES_BURST: "10" })).toEqual(["LIMIT_MESSAGES_BURST"])
   })
 
+  it("quotas of subjects and topics are read, and what is wrong in them is named", () => {
+    const { limits, rateLimiter } = settingsOf({
+      LIMIT_SUBJECT_MESSAGES_PER_SECOND: "7",
+      LIMIT_SUBJECT_BYTES_PER_SECOND: "8",
+      LIMIT_TOPICS: "orders.**: 500/s burst=1000; logs.*: 1MB/s shared",
+      LIMIT_BUCKETS: "2000"
+    })
+    expect(limits.quotas.subject).toEqual({
+      messages: { perSecond: 7, burst: 7 },
+      bytes: { perSecond: 8, burst: 8 }
+    })
+    expect(limits.quotas.topics).toMatchObject([
+      { events: { perSecond: 500, burst: 1_000 }, shared: false },
+      { bytes: { perSecond: 1_000_000, burst: 1_000_000 }, shared: true }
+    ])
+    expect(rateLimiter).toEqual({ maxBuckets: 2_000 })
+    expect(problemsOf({ LIMIT_TOPICS: "orders.**" })).toEqual([
+      {
+        name: "LIMIT_TOPICS",
+        problem: "rule 1 (character 1): 'orders.**' ends in no ':'; write a rule as '<pattern>: <rates>'"
+      }
+    ])
+    expect(namesOf({ LIMIT_SUBJECT_BYTES_BURST: "9" })).toEqual(["LIMIT_SUBJECT_BYTES_BURST"])
+  })
+
   it("a rate has its burst from the rate, unless that is set", () => {
-    expect(settingsOf({ LIMIT_MESSAGES_PER_SECOND: "5" }).limits.messages).toEqual({ perSecond: 5, burst: 5 })
-    expect(settingsOf({ LIMIT_BYTES_PER_SECOND: "5", LIMIT_BYTES_BURST: "9" }).limits.bytes).toEqual({
+    expect(settingsOf({ LIMIT_MESSAGES_PER_SECOND: "5" }).limits.quotas.connection.messages).toEqual({
+      perSecond: 5,
+      burst: 5
+    })
+    expect(
+      settingsOf({ LIMIT_BYTES_PER_SECOND: "5", LIMIT_BYTES_BURST: "9" }).limits.quotas.connection.bytes
+    ).toEqual({
       perSecond: 5,
       burst: 9
     })

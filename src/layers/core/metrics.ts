@@ -78,6 +78,17 @@ export const errorsSent = counter(
   "Requests that were answered by an error, by code."
 )
 
+/** By the kind of limit: a closed set of names. */
+export const rateLimited = counter(
+  "event_hub_rate_limited_total",
+  "Requests that were over a rate, by the limit that they met."
+)
+
+export const intakePauses = counter(
+  "event_hub_intake_pauses_total",
+  "Times that connections which publish were not read, since the store was behind."
+)
+
 /** By operation: the methods of the stores. */
 export const storeDuration = Metric.histogram("event_hub_store_operation_duration_seconds", {
   description: "How long operations of the stores take.",

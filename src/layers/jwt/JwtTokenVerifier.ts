@@ -4,7 +4,7 @@
  * Following RFC 8725: the algorithms are written out, never taken from the token; subject and expiry are
  * required; audience and issuer are checked where they are configured. jose does the cryptography.
  */
-import { Clock, Effect, Layer, Result } from "effect"
+import { Clock, Effect, Layer } from "effect"
 import { errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions } from "jose"
 import { type Claims, parseClaims } from "../../domain/Claims.ts"
 import * as Settings from "../../domain/Settings.ts"
@@ -65,9 +65,15 @@ const refusalOf = (error: unknown): Refused => {
     : new TokenInvalid({ reason: invalidReason(error) })
 }
 
+/** The signature is good, so it is the issuer who has to know what is wrong, and nobody else can fill the log. */
 const claimsOf = (payload: JWTPayload): Effect.Effect<Claims, TokenInvalid> =>
-  Effect.fromResult(
-    Result.mapError(parseClaims(payload), (error) => new TokenInvalid({ reason: error.message }))
+  Effect.fromResult(parseClaims(payload)).pipe(
+    Effect.tapError((error) =>
+      Effect.logWarning("a token was refused").pipe(
+        Effect.annotateLogs({ sub: String(payload.sub).slice(0, 256), why: error.message })
+      )
+    ),
+    Effect.mapError((error) => new TokenInvalid({ reason: error.message }))
   )
 
 type Verify = (token: string, options: JWTVerifyOptions) => Promise<{ readonly payload: JWTPayload }>

@@ -30,6 +30,7 @@ import type { LiveBatch, LiveFeed, LiveSubscription } from "../../services/LiveF
 import type { TokenVerifier } from "../../services/TokenVerifier.ts"
 import * as metrics from "../core/metrics.ts"
 import { groupMessage, liveFrames } from "./frames.ts"
+import { type Intake, place, type Place } from "./Intake.ts"
 import { Outbound } from "./Outbound.ts"
 
 /** What all connections of a gateway share. */
@@ -39,6 +40,7 @@ export interface GatewayContext extends Session.SessionContext {
   readonly appender: Appender["Service"]
   readonly feed: LiveFeed["Service"]
   readonly groups: GroupDelivery["Service"]
+  readonly intake: Intake
   readonly defaultCredit: number
   readonly recorder: metrics.Recorder
   readonly now: () => number
@@ -57,6 +59,12 @@ interface Running {
   isOver: boolean
   /** The hub ended it before its request was answered. */
   ended: EndReason | undefined
+}
+
+/** A frame as it came. */
+interface ReceivedFrame {
+  readonly data: Buffer
+  readonly isBinary: boolean
 }
 
 /** A publisher that meets a full queue comes back after this many milliseconds. */
@@ -81,8 +89,11 @@ export class Connection {
   readonly #running = new Map<Session.SubscriptionKey, Running>()
   /** Those of them that do not stand yet: what depends on one waits. */
   readonly #starting = new Set<Running>()
-  /** What came and is not looked at yet, and what is to be done about what was. */
+  /** What came and is not looked at yet: frames, and messages of the frame that is; what is to be done about these. */
+  #frames: Array<ReceivedFrame> = []
   #received: Array<Decoded> = []
+  #frame = 0
+  readonly #place: Place
   readonly #actions: Array<Session.Action> = []
   #isWorking = false
   /** Requests that are with a store. */
@@ -97,6 +108,7 @@ export class Connection {
     const framing = ws.protocol === "" ? "single" : "array"
     this.#out = new Outbound(ws, socket, framing, context.limits.maxOutboundBytes)
     this.#session = Session.open(this.id, context.now(), context.settings)
+    this.#place = place(() => this.#work())
     ws.on("message", (data, isBinary) => this.#receive(data as Buffer, isBinary))
     ws.on("pong", () => this.#step({ _tag: "Pong" }))
     // What went wrong is in the close code; without a listener it would end the process.
@@ -125,12 +137,18 @@ export class Connection {
 
   /** Nothing that the client asked for is unanswered. */
   get isQuiet(): boolean {
-    return this.#pending === 0 && this.#received.length === 0
+    return this.#pending === 0 && !this.#hasMore
+  }
+
+  get #hasMore(): boolean {
+    return this.#received.length > 0 || this.#frames.length > 0
   }
 
   // --- what happens to it ------------------------------------------------------------------------------------
 
   tick(now: number): void {
+    // While the hub itself does not read, it cannot know whether the client answers its pings.
+    if (!this.#isReading && !this.#out.isFull) this.#step({ _tag: "Pong" })
     this.#step({ _tag: "Tick", now })
   }
 
@@ -164,14 +182,17 @@ export class Connection {
   }
 
   #receive(data: Buffer, isBinary: boolean): void {
-    const messages: ReadonlyArray<Decoded> = isBinary
-      ? [{ op: "MALFORMED", msg: "frames are text" }]
-      : decodeFrame(data.toString("utf8"), {
-          maxMessages: this.#context.limits.maxMessagesPerFrame,
-          maxAckIds: this.#context.limits.maxAckIds
-        })
-    this.#received.push(...messages)
+    if (this.#session.phase === "closed") return
+    this.#frames.push({ data, isBinary })
     this.#work()
+  }
+
+  #decode({ data, isBinary }: ReceivedFrame): ReadonlyArray<Decoded> {
+    if (isBinary) return [{ op: "MALFORMED", msg: "frames are text" }]
+    return decodeFrame(data.toString("utf8"), {
+      maxMessages: this.#context.limits.maxMessagesPerFrame,
+      maxAckIds: this.#context.limits.maxAckIds
+    })
   }
 
   #closed(code: number): void {
@@ -183,6 +204,8 @@ export class Connection {
   #over(): void {
     this.#session = { ...this.#session, phase: "closed", verifying: undefined, queued: [] }
     this.#received = []
+    this.#frames = []
+    this.#context.intake.leave(this.#place)
     for (const running of this.#running.values()) this.#end(running)
     this.#running.clear()
   }
@@ -190,7 +213,7 @@ export class Connection {
   /** A client that does not read what it asked for is not asked for more, nor one whose messages wait. */
   #regulate(): void {
     const { phase, verifying } = this.#session
-    const isBusy = verifying !== undefined || this.#received.length > 0 || this.#out.isFull
+    const isBusy = verifying !== undefined || this.#hasMore || this.#out.isFull
     const mayRead = phase === "closed" || !isBusy
     if (mayRead === this.#isReading) return
     this.#isReading = mayRead
@@ -230,6 +253,7 @@ export class Connection {
   }
 
   #workAll(): void {
+    const { intake } = this.#context
     for (;;) {
       const action = this.#actions.shift()
       if (action !== undefined) {
@@ -237,9 +261,22 @@ export class Connection {
         continue
       }
       const [message] = this.#received
-      if (message === undefined || this.#mustWait(message)) return
+      if (message === undefined) {
+        const [frame] = this.#frames
+        if (frame === undefined || !intake.may(this.#place, frame.data.length)) return
+        this.#frames.shift()
+        this.#frame++
+        this.#received = [...this.#decode(frame)]
+        continue
+      }
+      if (this.#mustWait(message) || !intake.may(this.#place)) return
       this.#received.shift()
-      this.#step({ _tag: "Received", messages: [message], now: this.#context.now() })
+      this.#step({
+        _tag: "Received",
+        messages: [message],
+        frame: this.#frame,
+        now: this.#context.now()
+      })
     }
   }
 
@@ -256,11 +293,12 @@ export class Connection {
 
   /**
    * Messages apply in their order, but a subscription takes a while to begin: so that an event published
-   * behind it is among its events, what depends on it waits, and so does all that follows.
+   * behind it is among its events, what depends on it waits, and so does all that follows. Publishes wait, too,
+   * while the store is behind.
    */
   #mustWait(message: Decoded): boolean {
     for (const { subscription } of this.#starting) if (dependsOn(message, subscription)) return true
-    return false
+    return message.op === "PUBLISH" && this.#context.intake.holds(this.#place)
   }
 
   #perform(action: Session.Action): void {
@@ -320,8 +358,11 @@ export class Connection {
   }
 
   #append({ record, ref }: Extract<Session.Action, { readonly _tag: "Append" }>): void {
+    const { intake } = this.#context
+    const bytes = record.body.length
     const done = (outcome: AppendOutcome): void => {
       this.#pending--
+      intake.answered(this.#place, bytes)
       if (outcome._tag === "Appended") {
         const { duplicate, id, seq, storedAt } = outcome
         if (ref === undefined) return
@@ -335,8 +376,10 @@ export class Connection {
         this.#err(ref, "unavailable", "the event was not stored; send it again with the same id")
       }
     }
-    if (this.#context.appender.offer(record, done)) this.#pending++
-    else {
+    if (this.#context.appender.offer(record, done)) {
+      this.#pending++
+      intake.offered(this.#place, bytes)
+    } else {
       this.#err(ref, "unavailable", "too many events wait for the store", {
         retryAfterMs: retryWhenOverloaded
       })

@@ -6,6 +6,8 @@ import type { AddressInfo } from "node:net"
 import type { Duplex } from "node:stream"
 import { Clock, Effect, FiberSet, Layer, Schedule, type Scope, Stream } from "effect"
 import { WebSocketServer } from "ws"
+import type { Claims } from "../../domain/Claims.ts"
+import * as Quota from "../../domain/Quota.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { CloseCode, SUBPROTOCOL } from "../../protocol/Codes.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
@@ -20,6 +22,7 @@ import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { TokenVerifier } from "../../services/TokenVerifier.ts"
 import * as metrics from "../core/metrics.ts"
 import { Connection, type GatewayContext } from "./Connection.ts"
+import { Intake } from "./Intake.ts"
 import { mayConnect } from "./origin.ts"
 
 export interface Options {
@@ -33,6 +36,12 @@ export interface Options {
   readonly auth?: Settings.AuthSettings
   readonly groups?: Settings.GroupSettings
 }
+
+/** While the store is behind, how often it is looked whether it still is. */
+const lookAgain = "10 millis"
+
+/** Connections that are told that there are too many, and have not gone yet; beyond, not even that is told. */
+const refusedAtOnce = 100
 
 /** How long a closing hub waits for clients to answer its close frames. */
 const closeTimeout = "1 second"
@@ -90,16 +99,49 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const connections = new Set<Connection>()
   let draining = false
 
-  const contextFor = (id: string): GatewayContext => ({
+  const intake = new Intake({
+    queued: appender.queued,
+    pauseAtEvents: settings.pauseAtEvents,
+    pauseAtBytes: settings.pauseAtBytes,
+    // Sockets are read between two of these, so that short messages are not behind the long ones of others.
+    soon: (run) => void setImmediate(run),
+    later: (run) => void fork(Effect.delay(Effect.sync(run), lookAgain)),
+    onPause: () => recorder.add(metrics.intakePauses, 1)
+  })
+
+  /** What a connection may send is put together once for each token. */
+  const spendings = (connection: string) => {
+    let known: { readonly claims: Claims; readonly account: Quota.Account } | undefined
+    return (claims: Claims, cost: Quota.Cost): ReadonlyArray<Quota.Spending> => {
+      if (known?.claims !== claims) {
+        const who = { connection, sub: claims.sub }
+        known = { claims, account: Quota.accountOf(limits.quotas, who, claims.limits) }
+      }
+      return Quota.spendingsOf(known.account, cost)
+    }
+  }
+
+  const count = (limit: Quota.Kind | "behind_another"): void =>
+    recorder.add(metrics.rateLimited, 1, { limit })
+
+  const contextFor = (id: string, spendingsOf = spendings(id)): GatewayContext => ({
     limits,
     settings,
     clockToleranceMs: auth.clockToleranceMs,
     history,
     decide: access.decide,
     decideSubscription: access.decideSubscription,
-    limited: (bytes) =>
-      (limits.messages === undefined ? undefined : rateLimiter.take(`messages ${id}`, limits.messages, 1)) ??
-      (limits.bytes === undefined ? undefined : rateLimiter.take(`bytes ${id}`, limits.bytes, bytes)),
+    spend: (claims, cost) => {
+      const limited = rateLimiter.take(spendingsOf(claims, cost))
+      if (limited !== undefined) count(limited.kind)
+      return limited
+    },
+    look: (claims, cost) => {
+      const limited = rateLimiter.look(spendingsOf(claims, cost))
+      count(limited?.kind ?? "behind_another")
+      return limited
+    },
+    intake,
     makeId: ids.next,
     verifier,
     access,
@@ -132,6 +174,9 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   server.on("upgrade", (request, socket, head) => {
     if (draining) return refuse(socket, "503 Service Unavailable", "The hub is stopping.\n")
+    if (connections.size >= limits.maxConnections + refusedAtOnce) {
+      return refuse(socket, "503 Service Unavailable", "The hub has too many connections.\n")
+    }
     if (!mayConnect(request.headers.origin, request.headers.host, options.origins)) {
       return refuse(socket, "403 Forbidden", "This origin may not connect.\n")
     }

@@ -27,7 +27,7 @@ const buggyAccess = Layer.succeed(AccessControl, {
 it("a bug met by a message costs its connection, with an id that stands in the log, and no other", async () => {
   const logged: Array<string> = []
   const gateway = WebSocketGateway.layer({ host: "127.0.0.1", port: 0 }).pipe(
-    Layer.provide([buggyAccess, MemoryRateLimiter.layer, MemoryRevocations.layer]),
+    Layer.provide([buggyAccess, MemoryRateLimiter.layer(), MemoryRevocations.layer]),
     Layer.provide(StaticTokenVerifier.layer("t", undefined)),
     Layer.provide(Hub.bus(MemoryHub.stores(), Settings)),
     Layer.provide(Log.layer("json", (line) => void logged.push(line)))

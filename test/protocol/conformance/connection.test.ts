@@ -1,4 +1,6 @@
 /** PROTOCOL.md, "Connecting": subprotocols, origins, and who is let in at all. */
+import { once } from "node:events"
+import { connect, type Socket } from "node:net"
 import { describe, expect, it } from "vitest"
 import { RawClient } from "../../support/RawClient.ts"
 import { tokenFor } from "../../support/tokens.ts"
@@ -121,5 +123,37 @@ describe("more connections than the hub takes", () => {
       const answer = await next.request({ op: "AUTH", token: await tokenFor() }).catch(() => undefined)
       if (answer?.op === "OK") return
     }
+  })
+
+  it("MUST get HTTP 503 when a hundred that were refused have not gone", async () => {
+    const { hostname, port } = new URL(small.url)
+    const request = [
+      "GET / HTTP/1.1",
+      `Host: ${hostname}:${port}`,
+      "Connection: Upgrade",
+      "Upgrade: websocket",
+      "Sec-WebSocket-Version: 13",
+      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+      "",
+      ""
+    ].join("\r\n")
+    const sockets: Array<Socket> = []
+    // They never answer the hub's close frame, so they stay for as long as the hub waits for that.
+    const open = async (): Promise<string> => {
+      const socket = connect(Number(port), hostname)
+      sockets.push(socket)
+      socket.write(request)
+      const [data] = (await once(socket, "data")) as [Buffer]
+      return data.toString("latin1").split("\r\n")[0] ?? ""
+    }
+    const answers: Array<string> = []
+    for (let i = 0; i < 110; i++) answers.push(await open())
+    for (const socket of sockets) socket.destroy()
+    expect(answers[0]).toContain(" 101 ")
+    expect(answers.at(-1)).toContain(" 503 ")
+    const count = answers.filter((answer) => answer.includes(" 101 ")).length
+    // Those of the test before may be there for a moment.
+    expect(count).toBeGreaterThanOrEqual(90)
+    expect(count).toBeLessThanOrEqual(102)
   })
 })
