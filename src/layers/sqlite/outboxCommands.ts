@@ -127,12 +127,30 @@ export const outboxStats = (statements: Statements): OutboxStats => {
 const isPaused = (statements: Statements): boolean =>
   statements.get<{ readonly value: string }>("meta", "outbox_paused")?.value === "true"
 
+/** Records went from one state to another. */
+type Moved = (from: RecordState, to: RecordState, count: number) => void
+
 export const outboxCommands = (statements: Statements) => {
-  const unblock = (lines: ReadonlyMap<string, { readonly topic: string; readonly key: string }>): void => {
+  /** Keeps the counts of a command that moves records between states. Adding and removing count by themselves. */
+  const counting = <A>(command: (moved: Moved) => A): A => {
+    const changes = new Map<RecordState, number>()
+    const add = (state: RecordState, n: number) => changes.set(state, n + (changes.get(state) ?? 0))
+    const answer = command((from, to, count) => {
+      add(from, -count)
+      add(to, count)
+    })
+    for (const [state, n] of changes) if (n !== 0) statements.run("addToCount", n, state)
+    return answer
+  }
+
+  const unblock = (
+    lines: ReadonlyMap<string, { readonly topic: string; readonly key: string }>,
+    moved: Moved
+  ): void => {
     for (const { key, topic } of lines.values()) {
       // Looking is ten times cheaper than an update that finds nothing, and most lines have nothing blocked.
       if (statements.get("anyBlocked", topic, key) !== undefined) {
-        statements.run("unblock", topic, key, unblockChunk)
+        moved("blocked", "pending", statements.run("unblock", topic, key, unblockChunk))
       }
     }
   }
@@ -140,30 +158,38 @@ export const outboxCommands = (statements: Statements) => {
   /** Runs an update for each claim, lets lines go on whose record is done, and answers which were lost. */
   const settle = <A extends ClaimRef>(
     claims: ReadonlyArray<A>,
-    update: (claim: A) => { readonly changes: number; readonly done: boolean }
-  ): ReadonlyArray<number> => {
-    const lost: Array<number> = []
-    const lines = new Map<string, { readonly topic: string; readonly key: string }>()
-    claims.forEach((claim, i) => {
-      const { changes, done } = update(claim)
-      if (changes === 0) lost.push(i)
-      else if (done && claim.key !== undefined) {
-        lines.set(`${claim.topic} ${claim.key}`, { topic: claim.topic, key: claim.key })
-      }
+    update: (claim: A) => { readonly changes: number; readonly to: RecordState }
+  ): ReadonlyArray<number> =>
+    counting((moved) => {
+      const lost: Array<number> = []
+      const lines = new Map<string, { readonly topic: string; readonly key: string }>()
+      claims.forEach((claim, i) => {
+        const { changes, to } = update(claim)
+        if (changes === 0) lost.push(i)
+        else {
+          moved("claimed", to, 1)
+          if (claim.key !== undefined && (to === "sent" || to === "dead")) {
+            lines.set(`${claim.topic} ${claim.key}`, { topic: claim.topic, key: claim.key })
+          }
+        }
+      })
+      unblock(lines, moved)
+      return lost
     })
-    unblock(lines)
-    return lost
-  }
 
-  const claimBatch = (args: {
-    readonly limit: number
-    readonly leaseMs: number
-    readonly worker: string
-    readonly token: string
-    readonly now: number
-  }): ReadonlyArray<{ readonly event: EventRecord; readonly attempts: number }> => {
+  const claimBatch = (
+    args: {
+      readonly limit: number
+      readonly leaseMs: number
+      readonly worker: string
+      readonly token: string
+      readonly now: number
+    },
+    moved: Moved
+  ): ReadonlyArray<{ readonly event: EventRecord; readonly attempts: number }> => {
     if (isPaused(statements)) return []
-    statements.run("wakeDue", args.now)
+    moved("waiting", "pending", statements.run("wakeDue", args.now))
+    const positions: Array<number> = []
     const claimed: Array<{ readonly event: EventRecord; readonly attempts: number }> = []
     /** Per line: up to where nothing is open but what this batch has; or it is held up, and up to where it is blocked. */
     const lines = new Map<string, { readonly isFree: boolean; readonly to: number }>()
@@ -184,17 +210,22 @@ export const outboxCommands = (statements: Statements) => {
           if (!isFree) {
             // All of it that was read here at once: that is half the work of one by one.
             if (wasFree || row.position > to) {
-              statements.run("blockLine", row.topic, row.key, row.position, last)
+              moved("pending", "blocked", statements.run("blockLine", row.topic, row.key, row.position, last))
               lines.set(line, { isFree, to: last })
             }
             continue
           }
           lines.set(line, { isFree, to: row.position })
         }
-        statements.run("claim", args.token, args.worker, args.now + args.leaseMs, row.position)
+        positions.push(row.position)
         claimed.push({ event: eventOf(row), attempts: row.attempts + 1 })
       }
       if (rows.length < args.limit) break
+    }
+    if (positions.length > 0) {
+      const until = args.now + args.leaseMs
+      statements.run("claim", args.token, args.worker, until, JSON.stringify(positions))
+      moved("pending", "claimed", positions.length)
     }
     return claimed
   }
@@ -206,12 +237,12 @@ export const outboxCommands = (statements: Statements) => {
       readonly notBefore: number | undefined
     }): boolean => addRecord(statements, args.record, args),
 
-    claimBatch,
+    claimBatch: (args: Parameters<typeof claimBatch>[0]) => counting((moved) => claimBatch(args, moved)),
 
     markSent: (args: { readonly claims: ReadonlyArray<ClaimRef>; readonly now: number }) =>
       settle(args.claims, ({ id, token, topic }) => ({
         changes: statements.run("markSent", args.now, topic, id, token),
-        done: true
+        to: "sent"
       })),
 
     fail: (args: {
@@ -222,10 +253,10 @@ export const outboxCommands = (statements: Statements) => {
     }) =>
       settle(args.claims, ({ error, id, retryInMs, token, topic }) =>
         retryInMs === undefined
-          ? { changes: statements.run("markDead", args.now, error, topic, id, token), done: true }
+          ? { changes: statements.run("markDead", args.now, error, topic, id, token), to: "dead" }
           : {
               changes: statements.run("markWaiting", args.now + retryInMs, error, topic, id, token),
-              done: false
+              to: "waiting"
             }
       ),
 
@@ -235,26 +266,29 @@ export const outboxCommands = (statements: Statements) => {
           args.notBefore === undefined
             ? statements.run("markReleased", topic, id, token)
             : statements.run("markPutOff", args.notBefore, topic, id, token),
-        done: false
+        to: args.notBefore === undefined ? "pending" : "waiting"
       })),
 
     requeueExpired: (args: {
       readonly maxAttempts: number
       readonly error: string
       readonly now: number
-    }): { readonly requeued: number; readonly dead: number } => {
-      const rows = statements.all<ReadyRow>("expired", args.now)
-      const lines = new Map<string, { readonly topic: string; readonly key: string }>()
-      let dead = 0
-      for (const { attempts, key, position, topic } of rows) {
-        const isDead = attempts >= args.maxAttempts
-        if (isDead) dead++
-        if (isDead && key !== null) lines.set(`${topic} ${key}`, { topic, key })
-        statements.run("expire", isDead ? "dead" : "pending", isDead ? args.now : null, args.error, position)
-      }
-      unblock(lines)
-      return { requeued: rows.length - dead, dead }
-    },
+    }): { readonly requeued: number; readonly dead: number } =>
+      counting((moved) => {
+        const rows = statements.all<ReadyRow>("expired", args.now)
+        const lines = new Map<string, { readonly topic: string; readonly key: string }>()
+        let dead = 0
+        for (const { attempts, key, position, topic } of rows) {
+          const isDead = attempts >= args.maxAttempts
+          if (isDead) dead++
+          if (isDead && key !== null) lines.set(`${topic} ${key}`, { topic, key })
+          const state = isDead ? "dead" : "pending"
+          statements.run("expire", state, isDead ? args.now : null, args.error, position)
+          moved("claimed", state, 1)
+        }
+        unblock(lines, moved)
+        return { requeued: rows.length - dead, dead }
+      }),
 
     list: (args: {
       readonly state: StateName | undefined

@@ -120,6 +120,11 @@ const migrations: ReadonlyArray<{ readonly version: number; readonly sql: string
         UPDATE outbox_counts SET n = n - 1 WHERE state = OLD.state;
       END;
     `
+  },
+  {
+    version: 2,
+    // Only the writer moves records, many at a time, and counts them itself: the trigger was half of a drain's work.
+    sql: "DROP TRIGGER outbox_moved"
   }
 ]
 

@@ -92,8 +92,8 @@ export const sql = {
     SELECT position FROM outbox
     WHERE topic = ? AND key = ? AND key IS NOT NULL AND done_at IS NULL AND position BETWEEN ? AND ?
       AND state = 'pending')`,
-  claim:
-    "UPDATE outbox SET state = 'claimed', token = ?, worker = ?, lease_until = ?, attempts = attempts + 1 WHERE position = ?",
+  claim: `UPDATE outbox SET state = 'claimed', token = ?, worker = ?, lease_until = ?, attempts = attempts + 1
+    WHERE position IN (SELECT value FROM json_each(?))`,
   markSent: `UPDATE outbox SET state = 'sent', done_at = ?, ${free} WHERE ${held}`,
   markWaiting: `UPDATE outbox SET state = 'waiting', not_before = ?, last_error = ?, ${free} WHERE ${held}`,
   markDead: `UPDATE outbox SET state = 'dead', done_at = ?, last_error = ?, ${free} WHERE ${held}`,
@@ -108,6 +108,7 @@ export const sql = {
   endLeases: "UPDATE outbox SET lease_until = 0 WHERE state = 'claimed'",
   expire: `UPDATE outbox SET state = ?, done_at = ?, last_error = ?, ${free} WHERE position = ?`,
   outboxCounts: "SELECT state, n FROM outbox_counts",
+  addToCount: "UPDATE outbox_counts SET n = n + ? WHERE state = ?",
   oldestInState: "SELECT added_at FROM outbox WHERE state = ? ORDER BY position LIMIT 1",
   listState: `SELECT ${columns} FROM outbox WHERE state = ? AND position > ? ORDER BY position LIMIT ?`,
   deadRecord: "SELECT position FROM outbox WHERE topic = ? AND id = ? AND state = 'dead'",

@@ -2,8 +2,8 @@
  * When the messages of a connection are looked at, so that nobody who sends much is in the way of others, and so that
  * no more comes in than the store takes.
  *
- * In one turn of the event loop so many messages are looked at, and no more; the connections that have more wait,
- * unread, and share the turns that follow. Those that have had nothing in a turn come before those that have.
+ * In one turn of the event loop so many messages are looked at, and no more (of one connection that is alone, more); the
+ * connections that have more wait, unread, and share the turns that follow. Those that have had nothing in a turn come before those that have.
  * While too many events wait for the store, whoever publishes is held until half of them are gone; whoever has none
  * among them may add one.
  */
@@ -22,6 +22,8 @@ export interface Options {
 
 /** What is looked at in one turn: a frame counts as one and as much as its size, each of its messages as one. */
 const turnSize = 128
+/** Of one connection, while nobody waits for it: events that come together are stored together. */
+const turnSizeAlone = 512
 const bytesOfOne = 512
 
 /** What a connection has of a turn while others wait: when it comes, and when it is always at it. */
@@ -87,7 +89,9 @@ export class Intake {
     }
     const isAlone = this.#fresh.size === 0 && this.#busy.size === 0
     this.#schedule()
-    if (this.#left <= 0 || (!isAlone && place.used >= place.share)) {
+    // What it alone has had of the turn, others do not have to wait for more than once.
+    const isSpent = isAlone && place.used > 0 ? place.used >= turnSizeAlone : this.#left <= 0
+    if (isSpent || (!isAlone && place.used >= place.share)) {
       ;(place.used === 0 ? this.#fresh : this.#busy).add(place)
       return false
     }

@@ -19,7 +19,9 @@ const planOf = (statement: string): ReadonlyArray<string> => {
 /** The registrations of all groups are meant to be read as a whole, and so are the six counts. */
 const readsAll: Readonly<Record<string, ReadonlyArray<string>>> = {
   registrations: ["SCAN groups"],
-  outboxCounts: ["SCAN outbox_counts"]
+  outboxCounts: ["SCAN outbox_counts"],
+  // The positions that it is given.
+  claim: ["SCAN json_each VIRTUAL TABLE INDEX 1:"]
 }
 
 describe("every statement", () => {
