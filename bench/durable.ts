@@ -2,8 +2,10 @@
 import { closeSync, fsyncSync, openSync, rmSync, writeSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { bullMq } from "./peers/bullMq.ts"
 import { frames, sdk } from "./peers/eventHub.ts"
 import { jetStream } from "./peers/nats.ts"
+import { pgBoss } from "./peers/pgBoss.ts"
 import { redisStreams } from "./peers/redis.ts"
 import { type DurableSession, type Peer, sleep } from "./Peer.ts"
 import type { Row, Scenario } from "./Scenario.ts"
@@ -23,7 +25,7 @@ const measure = async (
     let onAllAcked = () => {}
     const allAcked = new Promise<void>((resolve) => (onAllAcked = resolve))
     await session.consume(() => {
-      // Order within the stream is kept by all of them, so the nth acknowledgement is the nth event's.
+      // Those that keep the order answer the nth event with the nth acknowledgement; queues of jobs nearly do.
       latencies.push(performance.now() - startedAt[latencies.length]!)
       if (latencies.length === events) onAllAcked()
     })
@@ -74,16 +76,18 @@ const fsyncMs = (): number => {
   )
 }
 
+const slow = new Set([jetStream, bullMq, pgBoss])
+
 export const durable: Scenario = {
   name: "durable",
   title: ({ events, inFlight }) =>
     `publish + durable + group + ack: ${events} events of 200 bytes, ${inFlight} in flight, one connection each way; fsync p50 ${fsyncMs().toFixed(2)} ms`,
   defaults: { events: 40_000, inFlight: 256, subscribers: 0 },
   runs: ({ events, inFlight }) =>
-    [frames, sdk, redisStreams("always"), jetStream].map((peer) => ({
+    [frames, sdk, redisStreams("always"), jetStream, bullMq, pgBoss].map((peer) => ({
       name: peer.name,
       missing: peer.missing,
       // Peers that sync each event alone get less to do, so that a run ends in its time.
-      run: () => measure(peer, peer === jetStream ? Math.ceil(events / 4) : events, inFlight)
+      run: () => measure(peer, slow.has(peer) ? Math.ceil(events / 4) : events, inFlight)
     }))
 }
