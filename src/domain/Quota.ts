@@ -7,6 +7,7 @@
  */
 import { Result, Schema } from "effect"
 import type { Rate } from "./RateLimit.ts"
+import * as RuleText from "./RuleText.ts"
 import * as Topic from "./Topic.ts"
 
 /** Messages and bytes, each in a bucket of its own; none: no limit. */
@@ -190,54 +191,27 @@ const formatBytes = (n: number): string => {
   return `${n / size}${unit}`
 }
 
-/** Where quotas are wrong, and what to write instead. Rules and characters are counted from 1. */
-export interface QuotaProblem {
-  readonly rule: number
-  readonly at: number
-  readonly reason: string
-}
-
 export class InvalidQuota extends Schema.TaggedError<InvalidQuota>()("InvalidQuota", {
-  problems: Schema.NonEmptyArray(Schema.Struct({ rule: Schema.Int, at: Schema.Int, reason: Schema.String }))
+  problems: RuleText.Problems
 }) {
   override get message() {
-    return this.problems.map(({ at, reason, rule }) => `rule ${rule} (character ${at}): ${reason}`).join("; ")
+    return RuleText.formatProblems(this.problems)
   }
 }
 
-interface Word {
-  readonly text: string
-  readonly at: number
-}
+const { flaw, shown } = RuleText
 
-/** The words of each rule that is not empty. */
-const split = (text: string): ReadonlyArray<readonly [Word, ...Array<Word>]> =>
-  Array.from(text.matchAll(/[^;\r\n]+/g), (part) =>
-    Array.from(part[0].matchAll(/\S+/g), (word) => ({ text: word[0], at: part.index + word.index + 1 }))
-  ).flatMap(([first, ...rest]) => (first === undefined ? [] : [[first, ...rest] as const]))
-
-const shown = (word: string): string => `'${word.length > 128 ? `${word.slice(0, 128)}…` : word}'`
-
-const parseQuota = ([first, ...options]: readonly [Word, ...Array<Word>]): Result.Result<
-  TopicQuota,
-  Omit<QuotaProblem, "rule">
-> => {
-  const fail = (at: number, reason: string) => Result.fail({ at, reason })
-  if (!first.text.endsWith(":")) {
-    return fail(first.at, `${shown(first.text)} ends in no ':'; write a rule as '<pattern>: <rates>'`)
-  }
-  const pattern = Topic.parsePattern(first.text.slice(0, -1))
-  if (Result.isFailure(pattern)) return fail(first.at, pattern.failure.message)
-  const none = { pattern: pattern.success, events: undefined, bytes: undefined, shared: false }
+const parseQuota: RuleText.Form<TopicQuota>["parse"] = (pattern, options, start) => {
+  const none = { pattern, events: undefined, bytes: undefined, shared: false }
   if (options.length === 1 && options[0]?.text === "none") return Result.succeed(none)
 
   const rates = new Map<Amount["of"], number>()
-  const bursts = new Map<Amount["of"], Word & Amount>()
+  const bursts = new Map<Amount["of"], RuleText.Word & Amount>()
   let shared = false
   for (const { at, text } of options) {
-    if (text === "none") return fail(at, "'none' stands alone: what has no limit has no other option")
+    if (text === "none") return flaw(at, "'none' stands alone: what has no limit has no other option")
     if (text === "shared") {
-      if (shared) return fail(at, "'shared' stands twice; leave one of them out")
+      if (shared) return flaw(at, "'shared' stands twice; leave one of them out")
       shared = true
       continue
     }
@@ -245,16 +219,16 @@ const parseQuota = ([first, ...options]: readonly [Word, ...Array<Word>]): Resul
     const burst = text.startsWith("burst=") ? text.slice("burst=".length) : undefined
     const given = rate ?? burst
     if (given === undefined) {
-      return fail(at, `${shown(text)} is no option; those are <amount>/s, burst=<amount>, shared and none`)
+      return flaw(at, `${shown(text)} is no option; those are <amount>/s, burst=<amount>, shared and none`)
     }
     const amount = parseAmount(given)
     if (amount === undefined) {
       const bad = `${shown(given)} is no amount; write a whole number from 1 on`
-      return fail(at, `${bad}, and for bytes B, kB, MB, GB, KiB, MiB or GiB behind it, such as 500 or 1MB`)
+      return flaw(at, `${bad}, and for bytes B, kB, MB, GB, KiB, MiB or GiB behind it, such as 500 or 1MB`)
     }
     if (rate === undefined ? bursts.has(amount.of) : rates.has(amount.of)) {
       const what = rate === undefined ? "burst" : "rate"
-      return fail(at, `the ${what} of ${amount.of} stands twice; leave one of them out`)
+      return flaw(at, `the ${what} of ${amount.of} stands twice; leave one of them out`)
     }
     if (rate === undefined) bursts.set(amount.of, { at, text, ...amount })
     else rates.set(amount.of, amount.n)
@@ -262,11 +236,11 @@ const parseQuota = ([first, ...options]: readonly [Word, ...Array<Word>]): Resul
   for (const { at, of, text } of bursts.values()) {
     if (rates.has(of)) continue
     const example = of === "events" ? "500/s" : "1MB/s"
-    return fail(at, `${shown(text)} has no effect without a rate of ${of}, such as ${example}`)
+    return flaw(at, `${shown(text)} has no effect without a rate of ${of}, such as ${example}`)
   }
   if (rates.size === 0) {
-    return fail(
-      first.at,
+    return flaw(
+      start,
       "it does not say how much; add <events>/s or <bytes>/s, such as 500/s or 1MB/s, or none"
     )
   }
@@ -280,28 +254,13 @@ const parseQuota = ([first, ...options]: readonly [Word, ...Array<Word>]): Resul
 /**
  * Reads the text form: rules as `<pattern>: <rates>`, separated by `;` or by lines. A rate is `500/s` (events) or
  * `1MB/s` (bytes); `burst=1000` or `burst=4MB` is what may come at once, the rate of a second unless given; `shared`
- * is one quota for all its topics; `none` alone takes topics out. All that is wrong is told at once, and a rule that
- * can never apply is wrong, too: whoever wrote it believes in it.
+ * is one quota for all its topics; `none` alone takes topics out.
  */
-export const parseQuotas = (text: string): Result.Result<ReadonlyArray<TopicQuota>, InvalidQuota> => {
-  const problems: Array<QuotaProblem> = []
-  const rules: Array<readonly [number: number, rule: TopicQuota]> = []
-  split(text).forEach((words, i) => {
-    const parsed = parseQuota(words)
-    if (Result.isFailure(parsed)) return problems.push({ rule: i + 1, ...parsed.failure })
-    const rule = parsed.success
-    const [number, earlier] = rules.find(([, other]) => Topic.covers(other.pattern, rule.pattern)) ?? []
-    if (earlier !== undefined) {
-      const reason = `it never applies, since rule ${number} takes all its topics before; put it in front of that`
-      problems.push({ rule: i + 1, at: words[0].at, reason })
-    }
-    return rules.push([i + 1, rule])
-  })
-  const [first, ...more] = problems
-  return first === undefined
-    ? Result.succeed(rules.map(([, rule]) => rule))
-    : Result.fail(new InvalidQuota({ problems: [first, ...more] }))
-}
+export const parseQuotas = (text: string): Result.Result<ReadonlyArray<TopicQuota>, InvalidQuota> =>
+  Result.mapError(
+    RuleText.parse(text, { options: "<rates>", parse: parseQuota }),
+    (problems) => new InvalidQuota({ problems })
+  )
 
 export const formatQuota = ({ bytes, events, pattern, shared }: TopicQuota): string => {
   const rate = (of: Rate | undefined, format: (n: number) => string): ReadonlyArray<string> =>

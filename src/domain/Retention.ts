@@ -6,6 +6,7 @@
  * acknowledged stays, unless the rule says otherwise.
  */
 import { Result, Schema } from "effect"
+import * as RuleText from "./RuleText.ts"
 import * as Topic from "./Topic.ts"
 
 /** What has an age and a count goes as soon as either lets it go; a rule with neither keeps its topics for ever. */
@@ -111,104 +112,62 @@ export const formatDuration = (ms: number): string => {
   return `${ms / size}${unit}`
 }
 
-/** Where rules are wrong, and what to write instead. Rules and characters are counted from 1. */
-export interface RetentionProblem {
-  readonly rule: number
-  readonly at: number
-  readonly reason: string
-}
-
 export class InvalidRetention extends Schema.TaggedError<InvalidRetention>()("InvalidRetention", {
-  problems: Schema.NonEmptyArray(Schema.Struct({ rule: Schema.Int, at: Schema.Int, reason: Schema.String }))
+  problems: RuleText.Problems
 }) {
   override get message() {
-    return this.problems.map(({ at, reason, rule }) => `rule ${rule} (character ${at}): ${reason}`).join("; ")
+    return RuleText.formatProblems(this.problems)
   }
 }
 
-interface Word {
-  readonly text: string
-  readonly at: number
-}
+const { flaw, shown } = RuleText
 
-/** The words of each rule that is not empty. */
-const split = (text: string): ReadonlyArray<readonly [Word, ...Array<Word>]> =>
-  Array.from(text.matchAll(/[^;\r\n]+/g), (part) =>
-    Array.from(part[0].matchAll(/\S+/g), (word) => ({ text: word[0], at: part.index + word.index + 1 }))
-  ).flatMap(([first, ...rest]) => (first === undefined ? [] : [[first, ...rest] as const]))
-
-const shown = (word: string): string => `'${word.length > 128 ? `${word.slice(0, 128)}…` : word}'`
-
-const parseRule = ([first, ...options]: readonly [Word, ...Array<Word>]): Result.Result<
-  RetentionRule,
-  Omit<RetentionProblem, "rule">
-> => {
-  const fail = (at: number, reason: string) => Result.fail({ at, reason })
-  if (!first.text.endsWith(":")) {
-    return fail(first.at, `${shown(first.text)} ends in no ':'; write a rule as '<pattern>: <options>'`)
-  }
-  const pattern = Topic.parsePattern(first.text.slice(0, -1))
-  if (Result.isFailure(pattern)) return fail(first.at, pattern.failure.message)
-  const rule = { pattern: pattern.success, ageMs: undefined, count: undefined, groups: "respect" as const }
+const parseRule: RuleText.Form<RetentionRule>["parse"] = (pattern, options, at) => {
+  const rule = { pattern, ageMs: undefined, count: undefined, groups: "respect" as const }
   if (options.length === 1 && options[0]?.text === "keep") return Result.succeed(rule)
 
-  const given = new Map<string, Word>()
+  const given = new Map<string, RuleText.Word>()
   for (const { at, text } of options) {
     const [, name, value] = /^(age|count|groups)=(.*)$/.exec(text) ?? []
-    if (text === "keep") return fail(at, "'keep' stands alone: what is kept for ever has no other option")
+    if (text === "keep") return flaw(at, "'keep' stands alone: what is kept for ever has no other option")
     if (name === undefined || value === undefined) {
-      return fail(
+      return flaw(
         at,
         `${shown(text)} is no option; those are age=<duration>, count=<number>, groups=ignore and keep`
       )
     }
-    if (given.has(name)) return fail(at, `'${name}' stands twice; leave one of them out`)
+    if (given.has(name)) return flaw(at, `'${name}' stands twice; leave one of them out`)
     given.set(name, { text: value, at: at + name.length + 1 })
   }
   const age = given.get("age")
   const ageMs = age === undefined ? undefined : parseDuration(age.text)
   if (age !== undefined && ageMs === undefined) {
-    return fail(age.at, `${shown(age.text)} is no duration; write a number and d, h, m, s or ms, such as 7d`)
+    return flaw(age.at, `${shown(age.text)} is no duration; write a number and d, h, m, s or ms, such as 7d`)
   }
   const last = given.get("count")
   const count = last === undefined ? undefined : /^\d{1,15}$/.test(last.text) ? Number(last.text) : 0
   if (last !== undefined && count === 0) {
-    return fail(last.at, `${shown(last.text)} is no count; write a whole number from 1 on, such as 1000`)
+    return flaw(last.at, `${shown(last.text)} is no count; write a whole number from 1 on, such as 1000`)
   }
   const groups = given.get("groups")
   if (groups !== undefined && groups.text !== "ignore" && groups.text !== "respect") {
-    return fail(groups.at, `${shown(groups.text)} is not known; write groups=ignore, or groups=respect`)
+    return flaw(groups.at, `${shown(groups.text)} is not known; write groups=ignore, or groups=respect`)
   }
   if (ageMs === undefined && count === undefined) {
-    return fail(first.at, "it does not say what goes; add age=<duration> or count=<number>, or keep")
+    return flaw(at, "it does not say what goes; add age=<duration> or count=<number>, or keep")
   }
   return Result.succeed({ ...rule, ageMs, count, groups: groups?.text === "ignore" ? "ignore" : "respect" })
 }
 
 /**
  * Reads the text form: rules as `<pattern>: <options>`, separated by `;` or by lines, with the options
- * `age=<duration>`, `count=<number>` and `groups=ignore`, or `keep` alone. All that is wrong is told at once, and
- * a rule that can never apply is wrong, too: whoever wrote it believes in it.
+ * `age=<duration>`, `count=<number>` and `groups=ignore`, or `keep` alone.
  */
-export const parseRules = (text: string): Result.Result<ReadonlyArray<RetentionRule>, InvalidRetention> => {
-  const problems: Array<RetentionProblem> = []
-  const rules: Array<readonly [number: number, rule: RetentionRule]> = []
-  split(text).forEach((words, i) => {
-    const parsed = parseRule(words)
-    if (Result.isFailure(parsed)) return problems.push({ rule: i + 1, ...parsed.failure })
-    const rule = parsed.success
-    const [number, earlier] = rules.find(([, other]) => Topic.covers(other.pattern, rule.pattern)) ?? []
-    if (earlier !== undefined) {
-      const reason = `it never applies, since rule ${number} takes all its topics before; put it in front of that`
-      problems.push({ rule: i + 1, at: words[0].at, reason })
-    }
-    return rules.push([i + 1, rule])
-  })
-  const [first, ...more] = problems
-  return first === undefined
-    ? Result.succeed(rules.map(([, rule]) => rule))
-    : Result.fail(new InvalidRetention({ problems: [first, ...more] }))
-}
+export const parseRules = (text: string): Result.Result<ReadonlyArray<RetentionRule>, InvalidRetention> =>
+  Result.mapError(
+    RuleText.parse(text, { options: "<options>", parse: parseRule }),
+    (problems) => new InvalidRetention({ problems })
+  )
 
 export const formatRule = ({ ageMs, count, groups, pattern }: RetentionRule): string => {
   const options = [
