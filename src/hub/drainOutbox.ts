@@ -8,6 +8,7 @@ import { Effect, Layer, Logger, ManagedRuntime, References } from "effect"
 import * as Settings from "../domain/Settings.ts"
 import * as AppendingDrainer from "../layers/core/AppendingDrainer.ts"
 import * as RandomIds from "../layers/core/RandomIds.ts"
+import { reasonOf } from "../layers/core/reasonOf.ts"
 import * as RemoteTarget from "../layers/remote/RemoteTarget.ts"
 import type { Ids } from "../services/Ids.ts"
 import { type DrainerStatus, OutboxDrainer } from "../services/OutboxDrainer.ts"
@@ -34,11 +35,6 @@ export interface OutboxDrain {
 
 /** A batch may wait for the hub this many times before its lease ends. */
 const answersInLease = 2
-
-const reasonOf = (error: unknown): string => {
-  if (!(error instanceof Error)) return String(error)
-  return error.cause instanceof Error ? `${error.message}: ${reasonOf(error.cause)}` : error.message
-}
 
 const warn = (problem: Error): void => process.emitWarning(problem.message, "EventHubWarning")
 

@@ -215,7 +215,12 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
       if (isMuch && outbox.batchesAtOnce > 1) yield* FiberSet.run(deliveries, settle(claims))
       else yield* settle(claims)
       return true
-    }).pipe(Effect.catchCause((cause) => Effect.sync(() => Boolean((failure ??= cause)))))
+    }).pipe(
+      Effect.catchCause((cause) => {
+        failure ??= cause
+        return Effect.succeed(true)
+      })
+    )
 
     while (!stopping && failure === undefined && fruitless < maxFruitless) {
       const isFull = underWay >= outbox.batchesAtOnce

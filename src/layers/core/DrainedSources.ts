@@ -20,6 +20,7 @@ import {
 import { OutboxStore } from "../../services/OutboxStore.ts"
 import { StoreLacks } from "../../services/StoreLacks.ts"
 import * as AppendingDrainer from "./AppendingDrainer.ts"
+import { reasonOf } from "./reasonOf.ts"
 
 /** An outbox besides the hub's own. */
 export interface Source {
@@ -44,13 +45,6 @@ const retry = { firstMs: 500, longestMs: 10_000 }
 
 /** How long a store may take to say what is in it. */
 const statsTimeout = "1500 millis"
-
-/** Of an error and of what caused it, in one line. */
-const reasonOf = (error: unknown): string => {
-  if (!(error instanceof Error)) return String(error)
-  const own = error.message.replaceAll(/\s*\n\s*/g, " ")
-  return error.cause instanceof Error ? `${own}: ${reasonOf(error.cause)}` : own
-}
 
 interface Opened {
   readonly store: OutboxStore["Service"]

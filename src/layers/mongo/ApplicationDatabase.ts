@@ -2,16 +2,13 @@
  * The database of an application, by its own client, for the outbox in it and nothing else: no collection of a hub is
  * made there, and no connection. The client stays the application's to close.
  */
-import type { Db } from "mongodb"
 import { Effect, Layer, type Scope } from "effect"
 import * as Settings from "../../domain/Settings.ts"
+import { type AnyDbWithClient, dbWith } from "./anyDriver.ts"
 import { CannotConnect, clockOf, featuresOf, MongoDatabase, timeOf, tryUse } from "./MongoDatabase.ts"
 
 /** A `Db` of the driver, of whichever copy the application has. */
-export interface ApplicationDatabase {
-  readonly databaseName: string
-  readonly client: { db(name?: string, options?: object): unknown }
-}
+export type ApplicationDatabase = AnyDbWithClient
 
 /** What is marked here must not be rolled back, however the application reads and writes for itself. */
 const options = {
@@ -26,13 +23,12 @@ const make = (
   application: ApplicationDatabase
 ): Effect.Effect<MongoDatabase["Service"], CannotConnect, Scope.Scope> =>
   Effect.gen(function* () {
-    const name = application.databaseName
-    const db = application.client.db(name, options) as Db
+    const db = dbWith(application, options)
     const { features, time } = yield* Effect.tryPromise({
       try: async () => ({ features: await featuresOf(db), time: await timeOf(db) }),
       catch: (error) =>
         new CannotConnect({
-          url: `the database '${name}'`,
+          url: `the database '${application.databaseName}'`,
           reason: error instanceof Error ? error.message : String(error)
         })
     })

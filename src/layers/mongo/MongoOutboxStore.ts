@@ -29,7 +29,7 @@ export interface Options {
   readonly changes?: Partial<OutboxChangesOptions>
 }
 
-/** Measured: two are faster than one by a half, and more than three gain nothing. */
+/** Measured: two are faster than one by a third, and more than three gain nothing. */
 const batchesAtOnce = 3
 
 /** A drainer that claimed something asks for more within this time, if it is still there. */

@@ -25,8 +25,18 @@ export interface AnyDbWithSessions<Session extends AnySession = AnySession> exte
   readonly client: { startSession(): Session }
 }
 
+/** A `Db`, and the databases of its client. */
+export interface AnyDbWithClient {
+  readonly databaseName: string
+  readonly client: { db(name?: string, options?: object): unknown }
+}
+
 /** It is one, of some copy: nothing else has these members. It is used as a database, and never asked for its class. */
 export const asDb = (db: AnyDb): Db => db as Db
 
 /** As above. It goes to collections of its own client, and so to its own copy. */
 export const asSession = (session: AnySession): ClientSession => session as ClientSession
+
+/** The same database, of the same copy, once more: with these options, whatever those of the application are. */
+export const dbWith = ({ client, databaseName }: AnyDbWithClient, options: object): Db =>
+  client.db(databaseName, options) as Db

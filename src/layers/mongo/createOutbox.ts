@@ -2,8 +2,8 @@
  * The outbox for programs that use the `mongodb` driver without Effect: they write their own documents and the event
  * in one transaction, in their own database.
  *
- * A hub over the same database finds the record and brings it into the log; whether one runs at that moment does not
- * matter.
+ * A hub over the same database, or one that has this database among its OUTBOX_SOURCES, finds the record and brings it
+ * into the log; whether one runs at that moment does not matter.
  */
 import { Result } from "effect"
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"

@@ -1,6 +1,7 @@
 /** What every write to the log is made of: documents, commands of a bounded size, and a topic's first document. */
-import { type Db, MongoBulkWriteError, MongoServerError } from "mongodb"
+import type { Db } from "mongodb"
 import type { EventRecord } from "../../domain/Event.ts"
+import { isDuplicateKey } from "./attempts.ts"
 import { seqsOf } from "./eventLog.ts"
 import { collection, type EventDocument, type TopicDocument } from "./schema.ts"
 
@@ -28,9 +29,6 @@ export const documentOf = (record: EventRecord, seq: number, storedAt: number): 
   body: record.body,
   storedAt
 })
-
-export const isDuplicateKey = (error: unknown): boolean =>
-  (error instanceof MongoServerError || error instanceof MongoBulkWriteError) && error.code === 11_000
 
 /** A topic before its first event. */
 const newTopic = {

@@ -7,8 +7,8 @@
 import type { Db } from "mongodb"
 import type { StoredRecord } from "../../domain/Event.ts"
 import type { Page } from "../../services/Page.ts"
+import { isDuplicateKey } from "./attempts.ts"
 import { headOf, readableTopic, seqsOf } from "./eventLog.ts"
-import { isDuplicateKey } from "./eventWrites.ts"
 import { collection, type EventDocument, type LatestDocument } from "./schema.ts"
 
 /** What one step takes in at most. */

@@ -345,9 +345,9 @@ export const outboxClaims = (collection: Collection<OutboxDocument>, now: () => 
       const { id } = isBefore(other.last, line[0]!) ? other.last : other.first
       const { topic } = line[0]!
       heads.push({ topic, id })
-      const held = holdBack(behind, id, wanted.token)
-      updates.push(...held.updates)
-      fronts.push(...held.fronts.map((front) => ({ topic, id: front })))
+      const heldBack = holdBack(behind, id, wanted.token)
+      updates.push(...heldBack.updates)
+      fronts.push(...heldBack.fronts.map((front) => ({ topic, id: front })))
     }
     if (updates.length > 0) {
       // The last first: nothing is behind a record that came back before it was written.

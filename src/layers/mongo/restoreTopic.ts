@@ -10,8 +10,9 @@
  */
 import { type Db, MongoError } from "mongodb"
 import type { EventRecord } from "../../domain/Event.ts"
+import { isDuplicateKey } from "./attempts.ts"
 import { headOf, topicOf } from "./eventLog.ts"
-import { arrive, deleteSeqs, documentOf, fitting, isDuplicateKey } from "./eventWrites.ts"
+import { arrive, deleteSeqs, documentOf, fitting } from "./eventWrites.ts"
 import { collection, type EventDocument, type TopicDocument } from "./schema.ts"
 
 type Restoring = NonNullable<TopicDocument["restoring"]>

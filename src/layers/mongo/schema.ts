@@ -1,8 +1,8 @@
 /**
  * The collections of a hub in a MongoDB database, their indexes, and how a database gets to the version this code knows.
  *
- * Every collection that grows carries its topic in a field of its own, so that it can be sharded on it: no unique index
- * crosses that, and of the queries only those that are about all topics of a group (docs/operations.md).
+ * Only the log, `events` and `latest`, is to be sharded, on `topic` (docs/operations.md). It is a field of its own there,
+ * every query on them names its topics, and it is part of every unique index: nothing crosses shards.
  */
 import type { Collection, Db, IndexDescription } from "mongodb"
 import { upsert, whileBusy } from "./attempts.ts"

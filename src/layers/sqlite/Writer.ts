@@ -89,7 +89,8 @@ export const openWriter = (options: WriterOptions): Writer => {
 
   // SQLite's own waits grow to 100 ms, and an application that writes all the time is faster each time.
   db.exec("PRAGMA busy_timeout = 0")
-  const nothing = new Int32Array(new SharedArrayBuffer(4))
+  // To wait for a cell that nobody wakes is the one sleep that synchronous code has.
+  const neverWoken = new Int32Array(new SharedArrayBuffer(4))
 
   const begin = (): void => {
     const until = performance.now() + options.busyTimeoutMs
@@ -98,7 +99,7 @@ export const openWriter = (options: WriterOptions): Writer => {
         return db.exec("BEGIN IMMEDIATE")
       } catch (error) {
         if (failureOf(error).code !== SQLITE_BUSY || performance.now() >= until) throw error
-        Atomics.wait(nothing, 0, 0, pause)
+        Atomics.wait(neverWoken, 0, 0, pause)
       }
     }
   }

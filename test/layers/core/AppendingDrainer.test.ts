@@ -44,17 +44,20 @@ const start = (more: Partial<Settings.DrainerSettings> = {}) =>
     }
   })
 
-const test = <E>(
-  title: string,
-  run: (trouble: Trouble["Service"]) => Effect.Effect<void, E, Scope.Scope | TestStores.TestStores>
-) =>
-  it.effect(title, () =>
-    Effect.flatMap(Trouble, run).pipe(
-      Effect.scoped,
-      Effect.provide(TestStores.layer({ maxRecordLength: 1_000 })),
-      Effect.provideService(References.MinimumLogLevel, "None")
+type Run<E> = (trouble: Trouble["Service"]) => Effect.Effect<void, E, Scope.Scope | TestStores.TestStores>
+
+const testWith =
+  (options: Parameters<typeof TestStores.layer>[0]) =>
+  <E>(title: string, run: Run<E>) =>
+    it.effect(title, () =>
+      Effect.flatMap(Trouble, run).pipe(
+        Effect.scoped,
+        Effect.provide(TestStores.layer(options)),
+        Effect.provideService(References.MinimumLogLevel, "None")
+      )
     )
-  )
+
+const test = testWith({ maxRecordLength: 1_000 })
 
 const add = (id: string, more: Partial<OutboxEvent> & { readonly notBefore?: number } = {}) =>
   Trouble.use(({ outbox }) => {
@@ -472,17 +475,7 @@ describe("AppendingDrainer: workers", () => {
 })
 
 describe("AppendingDrainer: several batches at once", () => {
-  const testThree = <E>(
-    title: string,
-    run: (trouble: Trouble["Service"]) => Effect.Effect<void, E, Scope.Scope | TestStores.TestStores>
-  ) =>
-    it.effect(title, () =>
-      Effect.flatMap(Trouble, run).pipe(
-        Effect.scoped,
-        Effect.provide(TestStores.layer({ batchesAtOnce: 3 })),
-        Effect.provideService(References.MinimumLogLevel, "None")
-      )
-    )
+  const testThree = testWith({ batchesAtOnce: 3 })
   const ids = Array.from({ length: 70 }, (_, i) => `${i}`)
   const holdings = (trouble: Trouble["Service"]) =>
     trouble.calls.flatMap(({ args, operation }) =>
