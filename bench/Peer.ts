@@ -20,6 +20,8 @@ export interface FanoutSession {
   readonly publish: (from: number, count: number) => void
   /** Calls back with the number of each event, taken out of its parsed payload. */
   readonly subscribe: (onEvent: (n: number) => void) => Promise<void>
+  /** Calls back with how many events came; all clients do the same work for that (peers/counters.ts). */
+  readonly count: (onEvents: (count: number) => void) => Promise<void>
   readonly close: () => Promise<void>
 }
 

@@ -1,12 +1,15 @@
 /**
- * Fan-out: one publisher, many subscribers, each on a WebSocket of its own. Each parses and counts what it gets, and the
- * first of them checks the order.
+ * Fan-out: one publisher, many subscribers, each on a WebSocket of its own. Each counts what it gets; the first of them,
+ * or all, parse it, too, and the first checks the order.
+ *
+ * Where one parses, the others do the same work for every system, and the servers are compared; where all do, each by the
+ * library it comes with, most of the time is that of the clients.
  */
 import { fanout as eventHub } from "./peers/eventHub.ts"
 import { natsFanout } from "./peers/nats.ts"
 import { plainWs, socketIo } from "./peers/plain.ts"
 import { type FanoutSession, type Peer, sleep } from "./Peer.ts"
-import type { Row, Scenario } from "./Scenario.ts"
+import type { Row, Scenario, Sizes } from "./Scenario.ts"
 
 /** Deliveries that may be under way, so that brokers measure how fast they are and not how much they buffer. */
 const maxUnderWay = 20_000
@@ -14,8 +17,8 @@ const chunk = 10
 
 const measure = async (
   peer: Peer<FanoutSession>,
-  events: number,
-  subscribers: number
+  { events, subscribers }: Sizes,
+  all: boolean
 ): Promise<Row["figures"]> => {
   const session = await peer.start()
   try {
@@ -28,13 +31,16 @@ const measure = async (
       if (n !== last + 1) problem ??= new Error(`event ${n} came after event ${last}`)
       last = n
     }
-    for (let i = 0; i < subscribers; i++) {
-      const onEvent = i === 0 ? checkOrder : () => {}
-      await session.subscribe((n) => {
-        onEvent(n)
-        delivered++
-        wake()
-      })
+    const onEvents = (count: number) => {
+      delivered += count
+      wake()
+    }
+    await session.subscribe((n) => {
+      checkOrder(n)
+      onEvents(1)
+    })
+    for (let i = 1; i < subscribers; i++) {
+      await (all ? session.subscribe(() => onEvents(1)) : session.count(onEvents))
     }
     await sleep(300)
     const until = async (isDone: () => boolean) => {
@@ -69,19 +75,25 @@ const measure = async (
   }
 }
 
-export const fanout: Scenario = {
-  name: "fanout",
+const scenario = (name: string, all: boolean): Omit<Scenario, "wanted"> => ({
+  name,
   title: ({ events, subscribers }) =>
-    `${events} events of 200 bytes to ${subscribers} WebSocket subscribers, parsed`,
+    `${events} events of 200 bytes to ${subscribers} WebSocket subscribers; ${all ? "all parse" : "all count, one parses"}`,
   defaults: { events: 3_000, inFlight: 0, subscribers: 200 },
-  runs: ({ events, subscribers }) =>
+  runs: (sizes) =>
     [eventHub, natsFanout, plainWs, socketIo].map((peer) => ({
       name: peer.name,
       missing: peer.missing,
-      run: () => measure(peer, events, subscribers)
-    })),
+      run: () => measure(peer, sizes, all)
+    }))
+})
+
+export const fanout: Scenario = {
+  ...scenario("fanout", false),
   wanted: () => [
     { run: eventHub.name, figure: "deliveries/s", of: natsFanout.name, atLeast: 1.3 },
     { run: eventHub.name, figure: "deliveries/s", of: socketIo.name, atLeast: 5 }
   ]
 }
+
+export const fanoutParsed: Scenario = scenario("fanout-parsed", true)

@@ -20,6 +20,10 @@ const scenarios: Readonly<Record<string, Entry>> = {
     load: async () => (await import("./fanout.ts")).fanout,
     quick: { events: 100, subscribers: 20 }
   },
+  "fanout-parsed": {
+    load: async () => (await import("./fanout.ts")).fanoutParsed,
+    quick: { events: 100, subscribers: 20 }
+  },
   durable: { load: async () => (await import("./durable.ts")).durable, quick: { events: 1_000 } },
   "publish-latency": {
     load: async () => (await import("./publishLatency.ts")).publishLatency,

@@ -9,6 +9,7 @@ import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { WebSocket } from "ws"
 import { PromClient } from "../../src/client/index.ts"
+import { count, eventHubWire } from "./counters.ts"
 import {
   bodyOf,
   type Broker,
@@ -193,6 +194,7 @@ export const fanout: Peer<FanoutSession> = {
         sockets.push(socket)
         socket.send(JSON.stringify({ op: "SUBSCRIBE", ref: 1, topic: "t.a" }))
       },
+      count: async (onEvents) => void sockets.push(await count(url, "t.a", eventHubWire(token), onEvents)),
       close: async () => {
         for (const socket of sockets) socket.terminate()
         await broker.stop()

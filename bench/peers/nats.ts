@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream"
 import { type NatsConnection, wsconnect } from "@nats-io/nats-core"
 import { connect } from "@nats-io/transport-node"
+import { count, natsWire } from "./counters.ts"
 import {
   body,
   bodyOf,
@@ -89,11 +90,16 @@ const clientsOverWebSocket = async () => {
     () => `listen: "127.0.0.1:${port}"\nwebsocket { listen: "127.0.0.1:${wsPort}", no_tls: true }\n`,
     [port, wsPort]
   )
-  const clients: Array<NatsConnection> = []
+  const clients: Array<{ readonly close: () => Promise<void> | void }> = []
+  const url = `ws://127.0.0.1:${wsPort}`
   return {
     pid: broker.process.pid,
+    count: async (subject: string, onEvents: (count: number) => void): Promise<void> => {
+      const socket = await count(url, subject, natsWire, onEvents)
+      clients.push({ close: () => socket.terminate() })
+    },
     open: async (): Promise<NatsConnection> => {
-      const client = await wsconnect({ servers: `ws://127.0.0.1:${wsPort}` })
+      const client = await wsconnect({ servers: url })
       clients.push(client)
       return client
     },
@@ -117,9 +123,10 @@ export const natsFanout: Peer<FanoutSession> = {
   name: "NATS over WebSocket (not durable)",
   missing,
   start: async () => {
-    const { close, open } = await clientsOverWebSocket()
+    const { close, count, open } = await clientsOverWebSocket()
     const publisher = await open()
     return {
+      count: (onEvents) => count("t.a", onEvents),
       publish: (from, count) => {
         for (let n = from; n < from + count; n++) publisher.publish("t.a", bodyOf(n))
       },

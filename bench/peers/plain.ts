@@ -3,6 +3,7 @@ import { once } from "node:events"
 import { fileURLToPath } from "node:url"
 import { io } from "socket.io-client"
 import { WebSocket } from "ws"
+import { count, plainWire, socketIoWire } from "./counters.ts"
 import {
   bodyOf,
   type Broker,
@@ -71,9 +72,15 @@ const openSocketIo = async (port: number): Promise<Client> => {
 
 const clientsOf = async (kind: "ws" | "socket.io") => {
   const { broker, port } = await startPlain(kind)
-  const clients: Array<Client> = []
+  const clients: Array<Pick<Client, "close">> = []
   return {
     pid: broker.process.pid,
+    count: async (onEvents: (count: number) => void): Promise<void> => {
+      const [path, wire] =
+        kind === "ws" ? ["", plainWire] : ["/socket.io/?EIO=4&transport=websocket", socketIoWire]
+      const socket = await count(`ws://127.0.0.1:${port}${path}`, topic, wire, onEvents)
+      clients.push({ close: () => socket.terminate() })
+    },
     open: async (): Promise<Client> => {
       const client = await (kind === "ws" ? openWs(port) : openSocketIo(port))
       clients.push(client)
@@ -90,13 +97,14 @@ const fanout = (kind: "ws" | "socket.io", name: string): Peer<FanoutSession> => 
   name,
   missing: () => undefined,
   start: async () => {
-    const { close, open } = await clientsOf(kind)
+    const { close, count, open } = await clientsOf(kind)
     const publisher = await open()
     return {
       publish: (from, count) => {
         for (let n = from; n < from + count; n++) publisher.publish(topic, n)
       },
       subscribe: async (onEvent) => (await open()).subscribe(topic, onEvent),
+      count,
       close
     }
   }
