@@ -95,6 +95,8 @@ export interface GroupSettings extends GroupOptions {
   readonly cacheBytes: number
   /** How often a hub looks for itself at what others did to its groups, in milliseconds, beside being told. */
   readonly refreshMs: number
+  /** How long a hub that stops tries to store what its members leave behind, in milliseconds. */
+  readonly departMs: number
   readonly backoff: Omit<RetryPolicy, "maxAttempts">
 }
 
@@ -106,6 +108,7 @@ export const groups: GroupSettings = {
   window: 10_000,
   cacheBytes: 32 * MiB,
   refreshMs: 5 * second,
+  departMs: 1 * second,
   backoff: { baseMs: 1 * second, maxMs: 1 * minute }
 }
 

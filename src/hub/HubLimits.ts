@@ -348,6 +348,12 @@ export const readLimits = (read: Reader): HubLimits => {
       [100, hour],
       c.refreshMs
     ),
+    departMs: read.int(
+      "GROUP_DEPART_MS",
+      "How long a hub that stops tries to store what its members leave; others wait for the time-out of what it could not.",
+      [0, 60_000],
+      c.departMs
+    ),
     backoff: {
       baseMs: read.int(
         "GROUP_RETRY_BASE_MS",

@@ -20,9 +20,6 @@ import * as metrics from "./metrics.ts"
 import { RecordCache } from "./RecordCache.ts"
 import { positionsOf } from "./positions.ts"
 
-/** How long a hub that stops tries to store what its members leave; in true time, whatever the clock of a test says. */
-const departWithin = "1 second"
-
 const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Settings.groups) {
   const store = yield* EventStore
   const groupStore = yield* GroupStore
@@ -244,10 +241,11 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
   /**
    * What the last members leave behind is stored before this hub is gone: else others would wait for its time-out. Nobody
    * else waits for it when a connection closes, and where other hubs change the same state a round takes several tries.
+   * In true time, whatever the clock of a test says.
    */
   const departures = Effect.sync(areDeparted).pipe(
     Effect.repeat({ until: (areDone) => areDone, schedule: Schedule.spaced("5 millis") }),
-    Effect.timeoutOption(departWithin),
+    Effect.timeoutOption(settings.departMs),
     Effect.provideService(Clock.Clock, Clock.Clock.defaultValue()),
     Effect.asVoid
   )

@@ -152,6 +152,8 @@ const live = ({ credit, keyOrdered, maxAttempts, paces, steps, window }: Life) =
         ...Settings.groups,
         ackTimeoutMs,
         window,
+        // The time that the stores take does not pass while a hub stops.
+        departMs: 0,
         backoff: { baseMs: 20, maxMs: 100 }
       }).pipe(Layer.provideMerge(GroupCommitAppender.layer()))
       const context = yield* Layer.buildWithScope(Layer.fresh(layer), scope)
