@@ -35,8 +35,8 @@ export const groupDeliverySuite = <E>(
     pace: capabilities.pace ?? 1
   }
 
-  // Each has stores of its own, and most of its time it waits for a deadline or a back-off.
-  describe.concurrent(`${name}: group delivery`, () => {
+  const group = capabilities.concurrent === true ? describe.concurrent : describe
+  group(`${name}: group delivery`, () => {
     const seed = newSeed()
     answersTests(suite)
     topicsTests(suite)

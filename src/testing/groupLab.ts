@@ -36,6 +36,11 @@ export interface GroupDeliveryCapabilities {
    * where it waits for a disk.
    */
   readonly pace?: number
+  /**
+   * The tests may run side by side: where stores share nothing, not even a server, most of their time is waiting. Not
+   * unless it is said.
+   */
+  readonly concurrent?: boolean
 }
 
 /** Nothing times out by itself, and what was refused comes again soon. */

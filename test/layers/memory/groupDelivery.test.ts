@@ -11,5 +11,5 @@ groupDeliverySuite(
   Layer.mergeAll(MemoryEventStore.layer({ retention: { minAgeMs: 0 } }), MemoryGroupStore.layer).pipe(
     Layer.provideMerge(RandomIds.layer)
   ),
-  { delivery, advance: TestClock.adjust }
+  { delivery, advance: TestClock.adjust, concurrent: true }
 )

@@ -11,5 +11,5 @@ groupDeliverySuite(
   Layer.mergeAll(SqliteEventStore.layer({ retention: { minAgeMs: 0 } }), SqliteGroupStore.layer).pipe(
     Layer.provideMerge(database("thread"))
   ),
-  { delivery, advance: TestClock.adjust, pace: 0.02 }
+  { delivery, advance: TestClock.adjust, pace: 0.02, concurrent: true }
 )
