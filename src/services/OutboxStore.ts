@@ -65,7 +65,7 @@ export class OutboxStore extends Context.Service<
   {
     /**
      * How many batches one worker does well to have under way at once: 1 where a claim costs little, more where each
-     * step is a way to a server and back, so that one batch is claimed while another one is appended.
+     * step is a commit, or a way to a server and back, so that some are claimed while others are appended.
      */
     readonly batchesAtOnce: number
 

@@ -194,6 +194,28 @@ export const outboxStoreSuite = <E>(
           expect(idsOf(yield* claim(store))).toEqual(["a2", "a3"])
         }))
 
+      test("what stands behind a record that waits for its retry lets others pass, also while the worker holds some", (store) =>
+        Effect.gen(function* () {
+          yield* addAll(store, ["a1", "a2"], { key: "a" })
+          yield* addAll(store, ["b1", "b2"], { key: "b" })
+          yield* addAll(store, ["n1", "n2"])
+          const beside = { limit: 2, leaseMs: 50, worker: "w1", whileHolding: true }
+          const [a1] = yield* claim(store, { limit: 1 })
+          yield* store.fail(retry([a1!], 200))
+          const [b1] = yield* claim(store, { limit: 1 })
+          expect(b1!.event.id).toBe("b1")
+          const more = [...(yield* store.claimBatch(beside)), ...(yield* store.claimBatch(beside))]
+          // What is hidden behind those of the worker may come later, but never them.
+          expect(["n1", "n2"]).toEqual(expect.arrayContaining(idsOf(more)))
+          yield* store.markSent([...more, b1!])
+          expect(idsOf(yield* claim(store))).toEqual(["b2", ...["n1", "n2"].slice(more.length)])
+          yield* advance(250)
+          const again = yield* claim(store)
+          expect(idsOf(again)).toEqual(["a1"])
+          yield* store.markSent(again)
+          expect(idsOf(yield* claim(store))).toEqual(["a2"])
+        }))
+
       test("the same key in another topic is another line", (store) =>
         Effect.gen(function* () {
           yield* add(store, "a1", { key: "a" })
@@ -344,6 +366,30 @@ export const outboxStoreSuite = <E>(
           expect(idsOf(settled.lost)).toEqual(["2"])
           expect(yield* states(store)).toEqual({ "1": "Sent", "2": "Sent", "3": "Sent" })
           expect(yield* store.markSent([])).toEqual({ marked: 0, lost: [] })
+        }))
+
+      test("marks claims of several batches at once, in any order, and lets their lines go on", (store) =>
+        Effect.gen(function* () {
+          yield* add(store, "a1", { key: "a" })
+          yield* addAll(store, ["1", "2", "3", "4"])
+          yield* add(store, "b1", { key: "b" })
+          const first = yield* claim(store, { limit: 3 })
+          const second = yield* claim(store, { limit: 3 })
+          expect(idsOf([...first, ...second])).toEqual(["a1", "1", "2", "3", "4", "b1"])
+          yield* add(store, "a2", { key: "a" })
+          yield* add(store, "b2", { key: "b" })
+          expect(yield* claim(store)).toEqual([])
+          yield* store.markSent([first[1]!])
+          const swapped = { ...second[1]!, token: first[0]!.token }
+          const settled = yield* store.markSent([second[2]!, ...first.toReversed(), second[0]!])
+          expect(settled.marked).toBe(4)
+          expect(idsOf(settled.lost)).toEqual(["1"])
+          expect(yield* store.markSent([swapped, { ...swapped, token: "nobody's" }])).toMatchObject({
+            marked: 0
+          })
+          expect(yield* states(store)).toMatchObject({ a1: "Sent", "3": "Sent", "4": "Claimed", b1: "Sent" })
+          expect(idsOf(yield* claim(store))).toEqual(["a2", "b2"])
+          expect((yield* store.markSent([second[1]!])).marked).toBe(1)
         }))
 
       test("a failed attempt waits, keeps its error, and counts", (store) =>

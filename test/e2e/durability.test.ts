@@ -63,39 +63,49 @@ it("publishes under way at a SIGKILL are stored as a prefix, and repeated with t
   await second.stop()
 })
 
-it("2,000 outbox records arrive once each, whatever the hub does: killed while draining, three times", async () => {
-  const path = join(temporaryDirectory(), "hub.db")
-  const db = new DatabaseSync(path)
-  const outbox = createOutbox(db)
-  db.exec("CREATE TABLE orders (n INTEGER PRIMARY KEY) STRICT")
-  const insert = db.prepare("INSERT INTO orders (n) VALUES (?)")
-  const write = (from: number, to: number) => {
-    for (let n = from; n <= to; n++) {
-      outbox.transaction(() => {
-        insert.run(n)
-        outbox.add({ topic: "orders.created", key: "all", payload: n })
-      })
+it.each([
+  ["of one key", 1],
+  ["of many keys, several batches at once", 100]
+])(
+  "2,000 outbox records %s arrive once each, whatever the hub does: killed while draining, three times",
+  async (_of, keys) => {
+    const path = join(temporaryDirectory(), "hub.db")
+    const db = new DatabaseSync(path)
+    const outbox = createOutbox(db)
+    db.exec("CREATE TABLE orders (n INTEGER PRIMARY KEY) STRICT")
+    const insert = db.prepare("INSERT INTO orders (n) VALUES (?)")
+    const write = (from: number, to: number) => {
+      for (let n = from; n <= to; n++) {
+        outbox.transaction(() => {
+          insert.run(n)
+          outbox.add({ topic: "orders.created", key: `${n % keys}`, payload: n })
+        })
+      }
     }
-  }
-  const env = { HUB_STORE: `sqlite:${path}`, OUTBOX_BATCH_SIZE: "7" }
-  write(1, 500)
-  for (const n of [1_000, 1_500, 2_000]) {
+    const env = { HUB_STORE: `sqlite:${path}`, OUTBOX_BATCH_SIZE: "7" }
+    write(1, 500)
+    for (const n of [1_000, 1_500, 2_000]) {
+      const hub = await startHub(env)
+      write(n - 499, n)
+      await hub.kill()
+    }
     const hub = await startHub(env)
-    write(n - 499, n)
-    await hub.kill()
+    const events = await readAll(hub.ws, "orders.created", 2_000)
+    const payloads = events.map((event) => Number(fieldOf(event, "payload")))
+    expect(payloads.toSorted((a, b) => a - b)).toEqual(upTo(2_000))
+    for (let key = 0; key < keys; key++) {
+      expect(payloads.filter((n) => n % keys === key)).toEqual(upTo(2_000).filter((n) => n % keys === key))
+    }
+    expect((await hub.stop()).code).toBe(0)
+    expect(db.prepare("SELECT state, count(*) AS n FROM outbox GROUP BY state").all()).toEqual([
+      { state: "sent", n: 2_000 }
+    ])
+    expect(db.prepare("SELECT state, n FROM outbox_counts WHERE n <> 0").all()).toEqual([
+      { state: "sent", n: 2_000 }
+    ])
+    db.close()
   }
-  const hub = await startHub(env)
-  const events = await readAll(hub.ws, "orders.created", 2_000)
-  expect(events.map((event) => fieldOf(event, "payload"))).toEqual(upTo(2_000))
-  expect((await hub.stop()).code).toBe(0)
-  expect(db.prepare("SELECT state, count(*) AS n FROM outbox GROUP BY state").all()).toEqual([
-    { state: "sent", n: 2_000 }
-  ])
-  expect(db.prepare("SELECT state, n FROM outbox_counts WHERE n <> 0").all()).toEqual([
-    { state: "sent", n: 2_000 }
-  ])
-  db.close()
-})
+)
 
 it("a transaction of an application that rolls back leaves no event, under load", async () => {
   const path = join(temporaryDirectory(), "hub.db")

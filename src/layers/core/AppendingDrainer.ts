@@ -28,6 +28,9 @@ const purgeInterval = "1 minute"
 /** How long the records of a topic that the log does not take are left alone: longer each time. */
 const rest = { firstMs: 50, factor: 4, longestMs: 5_000 }
 
+/** The most batches that go alone because there was little to claim beside others: twice as many each time. */
+const mostAlone = 32
+
 /** Batches in a row of which the log takes nothing, before the drainer waits for its interval. */
 const maxFruitless = 100
 
@@ -182,15 +185,23 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   })
 
   /**
-   * Until nothing is due, or the log takes nothing. While much is due, several batches are under way at once: one is
-   * claimed while others are appended and marked. A claim that is not even half full says that little is.
+   * Until nothing is due, or the log takes nothing. While much is due, several batches are under way at once: up to a
+   * half of them is claimed while the others are appended and marked. A claim that is not even half full says that
+   * little is due; beside other batches, it may say that what is due waits for them, for being of the same keys. Then
+   * some batches go alone: there would be no more beside them.
    */
   const drain = Effect.gen(function* () {
     let failure: Cause.Cause<StoreUnavailable | Overloaded> | undefined
     let fruitless = 0
+    /** Claims that were asked for, and batches that were claimed. */
+    let claiming = 0
     let underWay = 0
     let isMuch = false
-    const oneIsSettled = yield* Queue.sliding<void>(1)
+    /** Batches that go alone from now on, and how many it will be the next time. */
+    let alone = 0
+    let aloneNext = 1
+    const claimsAtOnce = Math.max(1, Math.floor(outbox.batchesAtOnce / 2))
+    const oneIsDone = yield* Queue.sliding<void>(1)
 
     const settle = (claims: ReadonlyArray<OutboxClaim>) =>
       deliver(claims).pipe(
@@ -201,31 +212,52 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
         Effect.ensuring(
           Effect.sync(() => {
             underWay--
-            Queue.offerUnsafe(oneIsSettled, undefined)
+            Queue.offerUnsafe(oneIsDone, undefined)
           })
         )
       )
 
+    /** Answers the batch, which is under way from now on. */
     const next = Effect.gen(function* () {
       yield* requeue
-      const claims = yield* claim(underWay > 0)
+      const isBeside = underWay + claiming > 1
+      const claims = yield* claim(isBeside)
       isMuch = claims.length >= settings.batchSize / 2
-      if (claims.length === 0) return underWay > 0
-      underWay++
-      if (isMuch && outbox.batchesAtOnce > 1) yield* FiberSet.run(deliveries, settle(claims))
-      else yield* settle(claims)
-      return true
+      if (isBeside) {
+        alone = isMuch ? 0 : aloneNext
+        aloneNext = isMuch ? 1 : Math.min(mostAlone, 2 * aloneNext)
+      }
+      if (claims.length > 0) underWay++
+      return claims
     }).pipe(
       Effect.catchCause((cause) => {
         failure ??= cause
-        return Effect.succeed(true)
-      })
+        return Effect.succeed([])
+      }),
+      Effect.ensuring(
+        Effect.sync(() => {
+          claiming--
+          Queue.offerUnsafe(oneIsDone, undefined)
+        })
+      )
     )
+    const nextSettled = Effect.flatMap(next, (claims) => (claims.length > 0 ? settle(claims) : Effect.void))
 
     while (!stopping && failure === undefined && fruitless < maxFruitless) {
-      const isFull = underWay >= outbox.batchesAtOnce
-      if (underWay > 0 && (isFull || !isMuch)) yield* Queue.take(oneIsSettled)
-      else if (!(yield* next)) break
+      const isBusy = claiming + underWay > 0
+      const isFull = claiming >= claimsAtOnce || claiming + underWay >= outbox.batchesAtOnce
+      if (isBusy && (isFull || !isMuch || alone > 0)) yield* Queue.take(oneIsDone)
+      else {
+        claiming++
+        if (isBusy) yield* FiberSet.run(deliveries, nextSettled)
+        else {
+          if (alone > 0) alone--
+          const claims = yield* next
+          if (claims.length === 0) break
+          if (isMuch && outbox.batchesAtOnce > 1) yield* FiberSet.run(deliveries, settle(claims))
+          else yield* settle(claims)
+        }
+      }
     }
     yield* FiberSet.awaitEmpty(deliveries)
     if (failure !== undefined) return yield* Effect.failCause(failure)

@@ -6,7 +6,7 @@
  * that is stored. Lines do not wait for each other, and events without a key are lines of their own.
  */
 import type { HubError } from "../../client/HubError.ts"
-import type { Published } from "../../client/PromClient.ts"
+import type { Published } from "../../client/Publisher.ts"
 import type { EventRecord } from "../../domain/Event.ts"
 import type { TargetResult } from "../../services/OutboxTarget.ts"
 

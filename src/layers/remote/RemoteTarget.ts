@@ -7,7 +7,8 @@
  */
 import { Effect, Layer, Schema } from "effect"
 import type { TokenSource } from "../../client/Connection.ts"
-import { type ClientOptions, PromClient, type Published } from "../../client/PromClient.ts"
+import { PromClient, type PromClientOptions } from "../../client/PromClient.ts"
+import type { Published } from "../../client/Publisher.ts"
 import type { EventRecord, NewEvent } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Overloaded } from "../../services/Appender.ts"
@@ -18,7 +19,10 @@ import { RemoteBatch, Slots } from "./RemoteBatch.ts"
 export interface Options
   extends
     Partial<Settings.RemoteSettings>,
-    Omit<ClientOptions, "maxPending" | "closeTimeoutMs" | "requestTimeoutMs" | "onState"> {
+    Omit<
+      PromClientOptions,
+      "maxPending" | "maxPendingBytes" | "closeTimeoutMs" | "requestTimeoutMs" | "onState"
+    > {
   /** Of the hub's gateway: `ws://…` or `wss://…`. */
   readonly url: string
   /** Needs the right to publish on the topics of the outbox, and no other. */
@@ -68,6 +72,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       reconnectMaxMs,
       ...more,
       maxPending: maxInFlight,
+      maxPendingBytes: Infinity,
       requestTimeoutMs: answerTimeoutMs,
       closeTimeoutMs: 0,
       onError: (error) => {

@@ -209,17 +209,16 @@ const threadEngine = (
           worker.postMessage("close")
         }).pipe(Effect.timeoutOption("5 seconds"), Effect.andThen(Effect.promise(() => worker.terminate())))
     )
-    let waiting: ((result: BatchResult) => void) | undefined
+    /** Of the batches that are under way, in their order. */
+    const waiting: Array<(result: BatchResult) => void> = []
     worker.removeAllListeners("error")
     worker.on("error", (error) => onBroken(`the writer of '${path}' failed: ${String(error)}`))
     worker.on("message", (result: BatchResult) => {
-      const done = waiting
-      waiting = undefined
-      done?.(result)
+      waiting.shift()?.(result)
     })
     return {
       run: (calls, done) => {
-        waiting = done
+        waiting.push(done)
         worker.postMessage({ calls })
       }
     }
@@ -265,32 +264,32 @@ const make = Effect.fnUntraced(function* (options: Options) {
     ({ db }) => Effect.sync(() => db.close())
   )
 
-  // --- the queue: one batch is with the writer, the next one gathers ---
+  // --- the queue: what gathers in a turn goes to the writer together, also while it is at work ---
   let queue: Array<Pending> = []
-  let running = false
+  let underWay = 0
 
-  const next = (): void => {
-    if (running || queue.length === 0) return
+  const send = (): void => {
+    if (queue.length === 0) return
     const batch = queue
     queue = []
-    running = true
+    underWay++
     engine.run(
       batch.map((pending) => pending.call),
       (result) => {
-        running = false
+        underWay--
         if (result._tag === "Broken")
           onBroken(`'${path}' cannot be written any more: ${result.failure.message}`)
-        // The next batch goes first: the writer works while these results are taken.
-        next()
         batch.forEach((pending, i) => pending.done(result, i))
       }
     )
   }
 
-  /** What is asked for in the same turn goes together. */
+  /** A writer without work gets it at once. One that is busy takes a turn's writes as one message, and finds it waiting. */
   const enqueue = (pending: Pending): void => {
     queue.push(pending)
-    if (queue.length === 1 && !running) queueMicrotask(next)
+    if (queue.length > 1) return
+    if (underWay === 0) queueMicrotask(send)
+    else setImmediate(send)
   }
 
   return SqliteDatabase.of({

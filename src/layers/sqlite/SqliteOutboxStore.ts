@@ -12,15 +12,44 @@ import { leaseExpired } from "../../domain/Outbox.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Ids } from "../../services/Ids.ts"
 import { type OutboxClaim, OutboxStore, type Settled } from "../../services/OutboxStore.ts"
-import { type ClaimRef, outboxStats } from "./outboxCommands.ts"
+import { type ClaimRef, outboxStats, type PackedClaims } from "./outboxCommands.ts"
+import { unpackRecords } from "./packedAppend.ts"
 import { SqliteDatabase } from "./SqliteDatabase.ts"
 
-const refOf = ({ event, token }: OutboxClaim): ClaimRef => ({
-  topic: event.topic,
-  id: event.id,
-  key: event.key,
-  token
-})
+/** Which record, and the token of all that were claimed together. A token that is not from here names no record. */
+const tokenOf = (position: number, batch: string): string => `${position}.${batch}`
+
+const placeOf = ({ token }: OutboxClaim): { readonly position: number; readonly batch: string } => {
+  const end = token.indexOf(".")
+  return { position: Number(token.slice(0, Math.max(0, end))), batch: token.slice(end + 1) }
+}
+
+const refOf = (claim: OutboxClaim): ClaimRef => {
+  const { batch, position } = placeOf(claim)
+  return { position, topic: claim.event.topic, key: claim.event.key, token: batch }
+}
+
+const claimsOf = (
+  batch: string,
+  { attempts, positions, records }: PackedClaims
+): ReadonlyArray<OutboxClaim> =>
+  unpackRecords(records).map((event, i) => ({
+    token: tokenOf(positions[i]!, batch),
+    event,
+    attempts: attempts[i]!
+  }))
+
+const indexesOf = (
+  lost: ReadonlyArray<{ readonly position: number; readonly token: string }>,
+  places: ReadonlyArray<ReturnType<typeof placeOf>>
+): ReadonlyArray<number> => {
+  if (lost.length === 0) return []
+  const tokens = new Set(lost.map(({ position, token }) => tokenOf(position, token)))
+  return places.flatMap(({ batch, position }, i) => (tokens.has(tokenOf(position, batch)) ? [i] : []))
+}
+
+/** Measured: claims, appends and marks of so many share enough commits to keep the writer at work; more gain little. */
+const batchesAtOnce = 8
 
 /** How many records one statement of a purge deletes, so that it does not hold up commits for long. */
 const purgeChunk = 1_000
@@ -70,7 +99,7 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits)
     .pipe(Effect.orElseSucceed(() => false))
 
   return OutboxStore.of({
-    batchesAtOnce: 1,
+    batchesAtOnce,
     add: (event, options) =>
       Effect.gen(function* () {
         const id = event.id ?? ids.next()
@@ -84,16 +113,22 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits)
       Effect.suspend(() => {
         const token = ids.next()
         return Effect.map(db.write("outbox", "claimBatch", { ...claim, token, now: now() }), (claimed) =>
-          claimed.map((one): OutboxClaim => ({ token, ...one }))
+          claimsOf(token, claimed)
         )
       }),
 
     markSent: (claims) =>
-      Effect.suspend(() =>
-        Effect.map(db.write("outbox", "markSent", { claims: claims.map(refOf), now: now() }), (lost) =>
-          settled(claims, lost)
+      Effect.suspend(() => {
+        const places = claims.map(placeOf)
+        const batches = Map.groupBy(places, ({ batch }) => batch)
+        const sent = Array.from(batches, ([token, some]) => ({
+          token,
+          positions: some.map(({ position }) => position)
+        }))
+        return Effect.map(db.write("outbox", "markSent", { claims: sent, now: now() }), (lost) =>
+          settled(claims, indexesOf(lost, places))
         )
-      ),
+      }),
 
     fail: (failures) =>
       Effect.suspend(() =>

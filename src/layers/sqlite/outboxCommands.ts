@@ -8,17 +8,33 @@
 import type { EventRecord } from "../../domain/Event.ts"
 import type { StateName } from "../../domain/Outbox.ts"
 import type { OutboxEntry, OutboxStats } from "../../services/OutboxStore.ts"
+import { packRecords, type PackedRecords } from "./packedAppend.ts"
 import type { Statements } from "./statements.ts"
 
 export type RecordState = "pending" | "waiting" | "blocked" | "claimed" | "sent" | "dead"
 
 /** Names a claim: enough to find its record, and to see whether it still holds. */
 export interface ClaimRef {
+  readonly position: number
   readonly topic: string
-  readonly id: string
   readonly key: string | undefined
   readonly token: string
 }
+
+/** Claims that were made together, as they cross to the hub: by record, in the same order. */
+export interface PackedClaims {
+  readonly records: PackedRecords
+  readonly positions: ReadonlyArray<number>
+  readonly attempts: ReadonlyArray<number>
+}
+
+/** Claims with the same token. */
+export interface SentClaims {
+  readonly token: string
+  readonly positions: ReadonlyArray<number>
+}
+
+type LostClaim = Pick<ClaimRef, "position" | "token">
 
 interface ReadyRow {
   readonly position: number
@@ -44,6 +60,23 @@ const lookAhead = 4_000
 
 /** How many records of a line are let back in at once; more follow as these are done. */
 const unblockChunk = 256
+
+/** Records that stand one after the other, which they mostly do: one statement is about all of them. */
+interface Stretch {
+  readonly first: number
+  readonly last: number
+}
+
+const stretchesOf = (positions: ReadonlyArray<number>): ReadonlyArray<Stretch> => {
+  const stretches: Array<Stretch> = []
+  for (const position of positions) {
+    const before = stretches.at(-1)
+    if (before !== undefined && before.last + 1 === position) {
+      stretches[stretches.length - 1] = { first: before.first, last: position }
+    } else stretches.push({ first: position, last: position })
+  }
+  return stretches
+}
 
 const eventOf = (row: ReadyRow): EventRecord => ({
   topic: row.topic,
@@ -143,13 +176,15 @@ export const outboxCommands = (statements: Statements) => {
     return answer
   }
 
+  const isAnyBlocked = (): boolean => statements.get("anyBlocked") !== undefined
+
   const unblock = (
     lines: ReadonlyMap<string, { readonly topic: string; readonly key: string }>,
     moved: Moved
   ): void => {
     for (const { key, topic } of lines.values()) {
       // Looking is ten times cheaper than an update that finds nothing, and most lines have nothing blocked.
-      if (statements.get("anyBlocked", topic, key) !== undefined) {
+      if (statements.get("anyBlockedOf", topic, key) !== undefined) {
         moved("blocked", "pending", statements.run("unblock", topic, key, unblockChunk))
       }
     }
@@ -168,7 +203,7 @@ export const outboxCommands = (statements: Statements) => {
         if (changes === 0) lost.push(i)
         else {
           moved("claimed", to, 1)
-          if (claim.key !== undefined && (to === "sent" || to === "dead")) {
+          if (claim.key !== undefined && to === "dead") {
             lines.set(`${claim.topic} ${claim.key}`, { topic: claim.topic, key: claim.key })
           }
         }
@@ -177,6 +212,49 @@ export const outboxCommands = (statements: Statements) => {
       return lost
     })
 
+  /** All at once. If that misses some, it is undone and done one by one: who was lost has to be told. */
+  const markSent = (
+    { claims, now }: { readonly claims: ReadonlyArray<SentClaims>; readonly now: number },
+    moved: Moved
+  ): ReadonlyArray<LostClaim> => {
+    const mark = (token: string, { first, last }: Stretch) =>
+      statements.run("markSent", now, first, last, token)
+    const lost: Array<LostClaim> = []
+    let wanted = 0
+    let marked = 0
+    statements.run("tryMarks")
+    for (const { positions, token } of claims) {
+      wanted += positions.length
+      for (const stretch of stretchesOf(positions)) marked += mark(token, stretch)
+    }
+    if (marked < wanted) {
+      statements.run("undoMarks")
+      for (const { positions, token } of claims) {
+        for (const position of positions) {
+          if (mark(token, { first: position, last: position }) === 0) lost.push({ position, token })
+        }
+      }
+    }
+    statements.run("keepMarks")
+    moved("claimed", "sent", wanted - lost.length)
+    if (isAnyBlocked()) {
+      const lines = new Map<string, { readonly topic: string; readonly key: string }>()
+      for (const { positions } of claims) {
+        for (const { first, last } of stretchesOf(positions)) {
+          for (const line of statements.all<{ readonly topic: string; readonly key: string }>(
+            "keyedBetween",
+            first,
+            last
+          )) {
+            lines.set(`${line.topic} ${line.key}`, line)
+          }
+        }
+      }
+      unblock(lines, moved)
+    }
+    return lost
+  }
+
   const claimBatch = (
     args: {
       readonly limit: number
@@ -184,32 +262,45 @@ export const outboxCommands = (statements: Statements) => {
       readonly worker: string
       readonly token: string
       readonly now: number
+      readonly whileHolding?: boolean | undefined
     },
     moved: Moved
-  ): ReadonlyArray<{ readonly event: EventRecord; readonly attempts: number }> => {
-    if (isPaused(statements)) return []
-    moved("waiting", "pending", statements.run("wakeDue", args.now))
+  ): PackedClaims => {
     const positions: Array<number> = []
-    const claimed: Array<{ readonly event: EventRecord; readonly attempts: number }> = []
+    const attempts: Array<number> = []
+    const events: Array<EventRecord> = []
+    if (isPaused(statements)) return { records: packRecords(events), positions, attempts }
+    moved("waiting", "pending", statements.run("wakeDue", args.now))
     /** Per line: up to where nothing is open but what this batch has; or it is held up, and up to where it is blocked. */
     const lines = new Map<string, { readonly isFree: boolean; readonly to: number }>()
+    // What the worker holds up itself stays in the ready index, so that each such claim meets it: it looks less far.
+    const most = args.limit + (args.whileHolding ? args.limit : lookAhead)
     let position = 0
     let looked = 0
-    while (claimed.length < args.limit && looked < args.limit + lookAhead) {
+    while (positions.length < args.limit && looked < most) {
       const rows = statements.all<ReadyRow>("pendingAfter", position, args.limit)
       const last = rows.at(-1)?.position ?? 0
       for (const row of rows) {
-        if (claimed.length === args.limit) break
+        if (positions.length === args.limit) break
         looked++
         position = row.position
         if (row.key !== null) {
           const line = `${row.topic} ${row.key}`
           const { isFree: wasFree, to } = lines.get(line) ?? { isFree: true, to: 0 }
-          const isFree =
-            wasFree && statements.get("openBetween", row.topic, row.key, to, row.position) === undefined
+          const open = wasFree
+            ? statements.get<{ readonly worker: string | null }>(
+                "openBetween",
+                row.topic,
+                row.key,
+                to,
+                row.position
+              )
+            : undefined
+          const isFree = wasFree && open === undefined
           if (!isFree) {
+            if (args.whileHolding && open?.worker === args.worker) lines.set(line, { isFree, to: Infinity })
             // All of it that was read here at once: that is half the work of one by one.
-            if (wasFree || row.position > to) {
+            else if (wasFree || row.position > to) {
               moved("pending", "blocked", statements.run("blockLine", row.topic, row.key, row.position, last))
               lines.set(line, { isFree, to: last })
             }
@@ -218,16 +309,19 @@ export const outboxCommands = (statements: Statements) => {
           lines.set(line, { isFree, to: row.position })
         }
         positions.push(row.position)
-        claimed.push({ event: eventOf(row), attempts: row.attempts + 1 })
+        attempts.push(row.attempts + 1)
+        events.push(eventOf(row))
       }
       if (rows.length < args.limit) break
     }
     if (positions.length > 0) {
       const until = args.now + args.leaseMs
-      statements.run("claim", args.token, args.worker, until, JSON.stringify(positions))
+      for (const { first, last } of stretchesOf(positions)) {
+        statements.run("claim", args.token, args.worker, until, first, last)
+      }
       moved("pending", "claimed", positions.length)
     }
-    return claimed
+    return { records: packRecords(events), positions, attempts }
   }
 
   return {
@@ -239,11 +333,8 @@ export const outboxCommands = (statements: Statements) => {
 
     claimBatch: (args: Parameters<typeof claimBatch>[0]) => counting((moved) => claimBatch(args, moved)),
 
-    markSent: (args: { readonly claims: ReadonlyArray<ClaimRef>; readonly now: number }) =>
-      settle(args.claims, ({ id, token, topic }) => ({
-        changes: statements.run("markSent", args.now, topic, id, token),
-        to: "sent"
-      })),
+    /** Answers those that were lost. */
+    markSent: (args: Parameters<typeof markSent>[0]) => counting((moved) => markSent(args, moved)),
 
     fail: (args: {
       readonly claims: ReadonlyArray<
@@ -251,21 +342,21 @@ export const outboxCommands = (statements: Statements) => {
       >
       readonly now: number
     }) =>
-      settle(args.claims, ({ error, id, retryInMs, token, topic }) =>
+      settle(args.claims, ({ error, position, retryInMs, token }) =>
         retryInMs === undefined
-          ? { changes: statements.run("markDead", args.now, error, topic, id, token), to: "dead" }
+          ? { changes: statements.run("markDead", args.now, error, position, token), to: "dead" }
           : {
-              changes: statements.run("markWaiting", args.now + retryInMs, error, topic, id, token),
+              changes: statements.run("markWaiting", args.now + retryInMs, error, position, token),
               to: "waiting"
             }
       ),
 
     release: (args: { readonly claims: ReadonlyArray<ClaimRef>; readonly notBefore?: number | undefined }) =>
-      settle(args.claims, ({ id, token, topic }) => ({
+      settle(args.claims, ({ position, token }) => ({
         changes:
           args.notBefore === undefined
-            ? statements.run("markReleased", topic, id, token)
-            : statements.run("markPutOff", args.notBefore, topic, id, token),
+            ? statements.run("markReleased", position, token)
+            : statements.run("markPutOff", args.notBefore, position, token),
         to: args.notBefore === undefined ? "pending" : "waiting"
       })),
 

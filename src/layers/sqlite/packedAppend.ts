@@ -1,5 +1,5 @@
 /**
- * An append as it crosses to the writer's thread and back: a list for each field, and not an object for each event.
+ * Records as they cross to the writer's thread and back: a list for each field, and not an object for each event.
  *
  * What crosses is copied field by field, names of fields included, on both sides. As lists it costs a third.
  */

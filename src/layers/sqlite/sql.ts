@@ -14,7 +14,7 @@ const registration = "pattern, options, registered_at, history, paused, last_use
 const free = "token = NULL, worker = NULL, lease_until = NULL"
 
 /** The claim still holds. */
-const held = "topic = ? AND id = ? AND state = 'claimed' AND token = ?"
+const held = "position = ? AND state = 'claimed' AND token = ?"
 
 export const sql = {
   // meta
@@ -87,19 +87,26 @@ export const sql = {
   pendingAfter:
     "SELECT position, topic, id, key, tombstone, body, attempts FROM outbox WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",
   openBetween:
-    "SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND done_at IS NULL AND position > ? AND position < ? LIMIT 1",
+    "SELECT worker FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND done_at IS NULL AND position > ? AND position < ? ORDER BY position LIMIT 1",
   blockLine: `UPDATE outbox SET state = 'blocked' WHERE position IN (
     SELECT position FROM outbox
     WHERE topic = ? AND key = ? AND key IS NOT NULL AND done_at IS NULL AND position BETWEEN ? AND ?
       AND state = 'pending')`,
-  claim: `UPDATE outbox SET state = 'claimed', token = ?, worker = ?, lease_until = ?, attempts = attempts + 1
-    WHERE position IN (SELECT value FROM json_each(?))`,
-  markSent: `UPDATE outbox SET state = 'sent', done_at = ?, ${free} WHERE ${held}`,
+  claim:
+    "UPDATE outbox SET state = 'claimed', token = ?, worker = ?, lease_until = ?, attempts = attempts + 1 WHERE position BETWEEN ? AND ?",
+  // `+state`: the positions say which rows, and not the index that this writes to.
+  markSent: `UPDATE outbox SET state = 'sent', done_at = ?, ${free}
+    WHERE position BETWEEN ? AND ? AND +state = 'claimed' AND token = ?`,
+  tryMarks: "SAVEPOINT marks",
+  undoMarks: "ROLLBACK TO marks",
+  keepMarks: "RELEASE marks",
+  keyedBetween: "SELECT topic, key FROM outbox WHERE position BETWEEN ? AND ? AND key IS NOT NULL",
   markWaiting: `UPDATE outbox SET state = 'waiting', not_before = ?, last_error = ?, ${free} WHERE ${held}`,
   markDead: `UPDATE outbox SET state = 'dead', done_at = ?, last_error = ?, ${free} WHERE ${held}`,
   markReleased: `UPDATE outbox SET state = 'pending', attempts = attempts - 1, ${free} WHERE ${held}`,
   markPutOff: `UPDATE outbox SET state = 'waiting', not_before = ?, attempts = attempts - 1, ${free} WHERE ${held}`,
-  anyBlocked: "SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND state = 'blocked' LIMIT 1",
+  anyBlocked: "SELECT 1 FROM outbox WHERE state = 'blocked' LIMIT 1",
+  anyBlockedOf: "SELECT 1 FROM outbox WHERE topic = ? AND key = ? AND state = 'blocked' LIMIT 1",
   unblock: `UPDATE outbox SET state = 'pending' WHERE position IN (
     SELECT position FROM outbox WHERE topic = ? AND key = ? AND state = 'blocked'
     ORDER BY position LIMIT ?)`,

@@ -476,6 +476,7 @@ describe("AppendingDrainer: workers", () => {
 
 describe("AppendingDrainer: several batches at once", () => {
   const testThree = testWith({ batchesAtOnce: 3 })
+  const testFour = testWith({ batchesAtOnce: 4 })
   const ids = Array.from({ length: 70 }, (_, i) => `${i}`)
   const holdings = (trouble: Trouble["Service"]) =>
     trouble.calls.flatMap(({ args, operation }) =>
@@ -497,6 +498,44 @@ describe("AppendingDrainer: several batches at once", () => {
       yield* TestClock.adjust(5_000)
       expect((yield* log()).toSorted()).toEqual(ids.toSorted())
       expect(yield* drainer.status).toMatchObject({ sent: 70, lost: 0, problem: undefined })
+    })
+  )
+
+  testFour("asks for half as many at a time as may be under way", (trouble) =>
+    Effect.gen(function* () {
+      yield* addAll(ids)
+      trouble.setPace((operation) =>
+        operation === "OutboxStore.claimBatch"
+          ? [10, 0]
+          : operation === "OutboxStore.markSent"
+            ? [1_000, 0]
+            : [0, 0]
+      )
+      yield* start({ leaseMs: 10_000 })
+      yield* TestClock.adjust(5)
+      expect(trouble.count("OutboxStore.claimBatch")).toBe(1)
+      yield* TestClock.adjust(10)
+      expect(trouble.count("OutboxStore.claimBatch")).toBe(3)
+      yield* TestClock.adjust(10)
+      expect(trouble.count("OutboxStore.claimBatch")).toBe(4)
+      yield* TestClock.adjust(500)
+      expect(holdings(trouble)).toEqual([false, true, true, true])
+      yield* TestClock.adjust(5_000)
+      expect((yield* log()).toSorted()).toEqual(ids.toSorted())
+    })
+  )
+
+  testFour("seldom looks for more beside a batch that keeps back all that is due", (trouble) =>
+    Effect.gen(function* () {
+      const many = Array.from({ length: 400 }, (_, i) => `${i}`)
+      yield* Effect.forEach(many, (id) => add(id, { key: "k" }), { discard: true })
+      trouble.setPace(() => [1, 0])
+      yield* start({ leaseMs: 10_000 })
+      for (let i = 0; i < 200; i++) yield* TestClock.adjust(1)
+      expect(yield* log()).toEqual(many)
+      const beside = holdings(trouble).filter((isBeside) => isBeside)
+      expect(beside.length).toBeGreaterThan(0)
+      expect(beside.length).toBeLessThan(12)
     })
   )
 

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { expect, it } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import * as RandomIds from "../../../src/layers/core/RandomIds.ts"
 import { version, versionOf } from "../../../src/layers/sqlite/schema.ts"
 import * as SqliteDatabase from "../../../src/layers/sqlite/SqliteDatabase.ts"
@@ -130,6 +130,49 @@ it.effect("what a hub had claimed that is gone need not wait for its lease", () 
     expect(yield* store.requeueExpired({ maxAttempts: 5 })).toEqual({ requeued: 1, dead: 0 })
     expect((yield* claim(store)).map(({ attempts, event }) => [event.id, attempts])).toEqual([["one", 2]])
   })
+)
+
+/** The next turn: what was written before goes to the writer by itself. */
+const nextTurn = Effect.callback<void>((resume) => {
+  setImmediate(() => resume(Effect.void))
+})
+
+it.effect(
+  "what comes while the writer is at work gets its own answers, in order, whoever fails among it",
+  () =>
+    Effect.gen(function* () {
+      const path = join(temporaryDirectory(), "hub.db")
+      const written = yield* Scope.make()
+      const db = Context.get(
+        yield* Layer.buildWithScope(
+          SqliteDatabase.layer({ path }).pipe(Layer.provide(RandomIds.layer)),
+          written
+        ),
+        SqliteDatabase.SqliteDatabase
+      )
+      const numbers = Array.from({ length: 60 }, (_, i) => i)
+      const fibers = yield* Effect.forEach(numbers, (i) =>
+        Effect.gen(function* () {
+          const record = { topic: "a", id: `${i % 50}`, key: undefined, tombstone: false, body: "{}" }
+          // No column takes half a millisecond.
+          const notBefore = i === 13 ? 0.5 : undefined
+          const write = Effect.exit(db.write("outbox", "add", { record, now: 0, notBefore }))
+          const fiber = yield* Effect.forkChild(write, { startImmediately: true })
+          if (i % 3 === 0) yield* nextTurn
+          return fiber
+        })
+      )
+      const exits = yield* Effect.forEach(fibers, Fiber.join)
+      yield* Scope.close(written, Exit.void)
+      expect(exits.map((exit) => (Exit.isSuccess(exit) ? exit.value : "failed"))).toEqual(
+        numbers.map((i) => (i === 13 ? "failed" : i < 50))
+      )
+      const reader = new DatabaseSync(path, { readOnly: true })
+      expect(reader.prepare("SELECT id FROM outbox ORDER BY position").all()).toEqual(
+        numbers.filter((i) => i !== 13 && i < 50).map((i) => ({ id: `${i}` }))
+      )
+      reader.close()
+    })
 )
 
 it.effect(

@@ -5,7 +5,13 @@ import fc from "fast-check"
 import { expect, it } from "vitest"
 import { acceptEvent } from "../../../src/domain/Event.ts"
 import * as Settings from "../../../src/domain/Settings.ts"
-import { addRecord, outboxCommands, outboxStats } from "../../../src/layers/sqlite/outboxCommands.ts"
+import {
+  addRecord,
+  type ClaimRef,
+  outboxCommands,
+  outboxStats
+} from "../../../src/layers/sqlite/outboxCommands.ts"
+import { unpackRecords } from "../../../src/layers/sqlite/packedAppend.ts"
 import { migrate } from "../../../src/layers/sqlite/schema.ts"
 import { prepare } from "../../../src/layers/sqlite/statements.ts"
 
@@ -16,7 +22,11 @@ const step = fc.oneof(
     key: fc.option(fc.constantFrom("a", "b"), { nil: undefined }),
     waits: fc.boolean()
   }),
-  fc.record({ _tag: fc.constant("claim" as const), limit: fc.integer({ min: 1, max: 5 }) }),
+  fc.record({
+    _tag: fc.constant("claim" as const),
+    limit: fc.integer({ min: 1, max: 5 }),
+    whileHolding: fc.boolean()
+  }),
   fc.record({
     _tag: fc.constantFrom("sent" as const, "retry" as const, "dead" as const, "release" as const)
   }),
@@ -30,7 +40,7 @@ it("whatever happens to the records", () => {
       migrate(db, "a life")
       const statements = prepare(db)
       const outbox = outboxCommands(statements)
-      const held: Array<{ topic: string; id: string; key: string | undefined; token: string }> = []
+      const held: Array<ClaimRef> = []
       let now = 0
       for (const one of steps) {
         now += 10
@@ -50,11 +60,15 @@ it("whatever happens to the records", () => {
           if (rollBack) db.exec("RELEASE s")
         } else if (one._tag === "claim") {
           const token = `token-${now}`
-          const claimed = outbox.claimBatch({ limit: one.limit, leaseMs: 30, worker: "w", token, now })
-          for (const { event } of claimed)
-            held.push({ topic: event.topic, id: event.id, key: event.key, token })
-        } else if (one._tag === "sent") outbox.markSent({ claims, now })
-        else if (one._tag === "release") outbox.release({ claims })
+          const { limit, whileHolding } = one
+          const claimed = outbox.claimBatch({ limit, leaseMs: 30, worker: "w", token, now, whileHolding })
+          unpackRecords(claimed.records).forEach(({ key, topic }, i) =>
+            held.push({ position: claimed.positions[i]!, topic, key, token })
+          )
+        } else if (one._tag === "sent") {
+          const sent = claims.map(({ position, token }) => ({ token, positions: [position] }))
+          outbox.markSent({ claims: sent, now })
+        } else if (one._tag === "release") outbox.release({ claims })
         else if (one._tag === "expire") outbox.requeueExpired({ maxAttempts: 3, error: "late", now })
         else if (one._tag === "redrive") outbox.redrive({ which: "all", now })
         else if (one._tag === "purge") outbox.purge({ sentBefore: now - 20, limit: 2 })
