@@ -1,5 +1,6 @@
 /** What can go wrong for a client, with a code to switch over. */
 import type { ErrorCode } from "../protocol/Codes.ts"
+import type { Issue } from "./topics.ts"
 
 /** The hub's codes, and those of the client itself. */
 export type ClientErrorCode =
@@ -10,6 +11,10 @@ export type ClientErrorCode =
   | "closed"
   /** Too much waits to be sent while there is no connection. */
   | "queue_full"
+  /** The delivery was answered before, or is not this client's any more: its event may come again. */
+  | "stale"
+  /** Events that were asked for are not retained any more, and nobody took the gap. */
+  | "gap"
 
 export class HubError extends Error {
   override readonly name = "HubError"
@@ -23,5 +28,21 @@ export class HubError extends Error {
     this.code = code
     this.retryable = retryable
     this.retryAfterMs = retryAfterMs
+  }
+}
+
+const inWords = ({ message, path = [] }: Issue): string =>
+  [...path.map((step) => String(typeof step === "object" ? step.key : step)), message].join(": ")
+
+/** A payload that the schema of its topic refuses. */
+export class InvalidPayload extends Error {
+  override readonly name = "InvalidPayload"
+  readonly topic: string
+  readonly issues: ReadonlyArray<Issue>
+
+  constructor(topic: string, issues: ReadonlyArray<Issue>) {
+    super(`invalid payload of '${topic}': ${issues.map(inWords).join("; ")}`)
+    this.topic = topic
+    this.issues = issues
   }
 }

@@ -44,17 +44,14 @@ const modes: ReadonlyArray<unknown> = ["fail", "release", "poison"] satisfies Re
 
 const isMode = (value: unknown): value is NackMode => modes.includes(value)
 
-const isObject = (value: unknown): value is object => typeof value === "object" && value !== null
-
 /**
  * What an error says about its event; nothing, when it is an error like any other. A delay is made one the hub
  * takes.
  */
 export const refusalOf = (error: unknown): Refusal | undefined => {
-  if (!isObject(error) || !("nack" in error) || !isObject(error.nack)) return undefined
-  const { nack } = error
-  if (!("mode" in nack) || !isMode(nack.mode)) return undefined
-  const delayMs = "delayMs" in nack ? nack.delayMs : undefined
-  if (typeof delayMs !== "number" || Number.isNaN(delayMs)) return { mode: nack.mode }
-  return { mode: nack.mode, delayMs: Math.min(maxDelayMs, Math.max(0, Math.ceil(delayMs))) }
+  const { nack }: { readonly nack?: unknown } = Object(error)
+  const { delayMs, mode }: { readonly delayMs?: unknown; readonly mode?: unknown } = Object(nack)
+  if (!isMode(mode)) return undefined
+  if (typeof delayMs !== "number" || Number.isNaN(delayMs)) return { mode }
+  return { mode, delayMs: Math.min(maxDelayMs, Math.max(0, Math.ceil(delayMs))) }
 }

@@ -3,6 +3,10 @@ export class Queue<A> {
   #items: Array<A | undefined> = []
   #head = 0
 
+  get size(): number {
+    return this.#items.length - this.#head
+  }
+
   push(item: A): void {
     this.#items.push(item)
   }

@@ -8,6 +8,7 @@
  * No function here backtracks exponentially, whatever the pattern: they are asked about what strangers send.
  */
 import { Effect, Result, Schema } from "effect"
+import { matchesSegments } from "../protocol/Segments.ts"
 
 export interface Topic {
   readonly _tag: "Topic"
@@ -113,36 +114,11 @@ const asPattern = (value: string | Pattern): Pattern | undefined =>
 
 const isWildcard = (segment: string | undefined): boolean => segment === "*" || segment === "**"
 
-/**
- * Whether the pattern matches the topic. A string that is not valid matches nothing.
- *
- * Greedy: only the last `**` is ever widened, so the steps are at most the product of the two lengths.
- */
+/** Whether the pattern matches the topic. A string that is not valid matches nothing. */
 export const matches = (pattern: string | Pattern, topic: string | Topic): boolean => {
-  const p = asPattern(pattern)?.segments
-  const t = asTopic(topic)?.segments
-  if (p === undefined || t === undefined) return false
-  if (isWildcard(p[0]) && isOwn(t[0]!)) return false
-  let i = 0
-  let j = 0
-  let widen = -1
-  let from = 0
-  while (j < t.length) {
-    if (p[i] === "**") {
-      widen = i++
-      from = j
-    } else if (p[i] === "*" || p[i] === t[j]) {
-      i++
-      j++
-    } else if (widen >= 0) {
-      i = widen + 1
-      j = ++from
-    } else {
-      return false
-    }
-  }
-  while (p[i] === "**") i++
-  return i === p.length
+  const p = asPattern(pattern)
+  const t = asTopic(topic)
+  return p !== undefined && t !== undefined && matchesSegments(p.segments, t.segments)
 }
 
 /**

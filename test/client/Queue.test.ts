@@ -23,6 +23,7 @@ it("is an array with push, shift and clear", () => {
           array.length = 0
         }
       }
+      expect(queue.size).toBe(array.length)
       for (const item of array) expect(queue.shift()).toBe(item)
       expect(queue.shift()).toBeUndefined()
     })

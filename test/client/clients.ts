@@ -2,7 +2,7 @@
 import { onTestFinished, vi } from "vitest"
 import { WebSocket } from "ws"
 import {
-  type ClientOptions,
+  type PromClientOptions,
   PromClient,
   type TokenSource,
   type WebSocketConstructor,
@@ -11,7 +11,7 @@ import {
 import { tokenFor } from "../support/tokens.ts"
 
 /** Whatever a platform has for a WebSocket: the global one, and `ws`. */
-export const platforms: ReadonlyArray<readonly [name: string, options: ClientOptions]> = [
+export const platforms: ReadonlyArray<readonly [name: string, options: PromClientOptions]> = [
   ["the global WebSocket", {}],
   ["ws", { WebSocket: WebSocket satisfies WebSocketConstructor }]
 ]
@@ -24,7 +24,7 @@ export interface TestClient {
 
 export const makeClient = (
   url: string,
-  options: ClientOptions & { readonly token?: TokenSource } = {}
+  options: PromClientOptions & { readonly token?: TokenSource } = {}
 ): TestClient => {
   const { token = () => tokenFor(), ...rest } = options
   const errors: Array<unknown> = []

@@ -69,6 +69,7 @@ it("a token that runs out is asked for again, and subscriptions go on; without a
   const states: Array<string> = []
   const renewing = makeClient(url, {
     token: () => tokenFor({ expiresIn: lifetimes.shift() ?? 600 }),
+    refreshBeforeMs: 0,
     onState: ({ _tag }) => states.push(_tag)
   })
   const seen = collector()
