@@ -36,8 +36,11 @@ export interface HubProcess {
 
 export const secret = "a secret of thirty-two bytes, or more"
 
-/** The environment of a test, without what the machine's own would add. */
-const baseEnv = (): Record<string, string> => ({ PATH: process.env["PATH"] ?? "" })
+/** The environment of a test, without what the machine's own would add; compiled once, as `npm start` does. */
+const baseEnv = (): Record<string, string> => ({
+  PATH: process.env["PATH"] ?? "",
+  NODE_COMPILE_CACHE: `${root}node_modules/.cache/node`
+})
 
 const living = new Set<ChildProcess>()
 
