@@ -1,7 +1,17 @@
 import { availableParallelism } from "node:os"
+import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
 export default defineConfig({
+  // Examples import the client by the package's name, and mean what is here.
+  resolve: {
+    alias: [
+      {
+        find: /^event-hub\/client$/,
+        replacement: fileURLToPath(new URL("src/client/index.ts", import.meta.url))
+      }
+    ]
+  },
   test: {
     include: ["test/**/*.test.ts"],
     // Most of the time a test waits for another process.

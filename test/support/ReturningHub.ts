@@ -8,7 +8,7 @@ import { durableStore } from "./hubStore.ts"
  * A free port that nobody gets by chance while the hub is away: below those that the system hands out
  * (from 32,768 on Linux, 49,152 elsewhere).
  */
-const freePort = async (): Promise<number> => {
+export const freePort = async (): Promise<number> => {
   for (;;) {
     const port = 10_000 + Math.floor(Math.random() * 20_000)
     const server = createServer()
