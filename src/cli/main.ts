@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The `event-hub` command. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { CliError, Command } from "effect/cli"
 import { runProcess } from "../hub/process.ts"
 import { serve } from "../hub/serve.ts"

@@ -1,5 +1,8 @@
 /** `event-hub token`: a token for development, signed with JWT_SECRET. */
-import { Clock, Effect, Result, Schema } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { Command, Flag } from "effect/cli"
 import * as Policy from "../domain/Policy.ts"
 import * as Settings from "../domain/Settings.ts"

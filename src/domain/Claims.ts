@@ -5,7 +5,9 @@
  * token that says anything other than what is written here is refused, since a right that was meant but
  * misread is worse than a connection that does not come about.
  */
-import { Effect, Result, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as Policy from "./Policy.ts"
 import * as Quota from "./Quota.ts"
 

@@ -4,7 +4,7 @@
  * It is an event of a topic of the hub's own, `$dead.<group>.<topic>`, with the payload, key and type of the
  * original, so that whatever reads the original reads it, too. Where it comes from stands in its headers.
  */
-import { Result } from "effect"
+import * as Result from "effect/Result"
 import * as Event from "./Event.ts"
 import type { RedriveFilter } from "./Group.ts"
 

@@ -5,7 +5,9 @@
  * with the two facts that only the store can add, `seq` and `storedAt`, put in front. Nothing on the way
  * parses or prints a payload again.
  */
-import { Effect, Result, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as Topic from "./Topic.ts"
 
 /** What a publisher gives. `payload` is any JSON value; `undefined`, functions and cycles are refused. */

@@ -4,7 +4,8 @@
  * Both are compact JSON: members and reasons are named once, entries are rows. A store that writes changes pays
  * for what happened, not for what waits; now and then it writes the whole, so that a state is read by few of them.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { Entries } from "./Entries.ts"
 import type { Deferred, Dying, Entry, GroupState, InFlight, RedriveFilter, Waiting } from "./Group.ts"
 

@@ -4,7 +4,8 @@
  * A redrive is a plan in the state of the group: from which letter to which, and what has to be true of them. Letters
  * are taken back a bounded number at a time, as members get them done, and none comes back twice.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { entriesOf, type Entry, type GroupState, nobody, type RedrivePlan } from "./Group.ts"
 import * as Ranges from "./Ranges.ts"
 

@@ -2,7 +2,9 @@
  * How a consumer group is registered: its options, which stay as they are for as long as it is, and what becomes of
  * a member that wants others.
  */
-import { Effect, Result, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 
 export interface GroupOptions {
   /** How long a member has to answer, in milliseconds. */

@@ -4,7 +4,8 @@
  * Whoever handles events once remembers which ones were handled. What is forgotten while a group may still
  * deliver it is handled again: so both times are compared when a handler is made, before the first event.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type { GroupOptions } from "./Group.ts"
 import { delayMs, type RetryPolicy } from "./Retry.ts"
 import * as Settings from "./Settings.ts"

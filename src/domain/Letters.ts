@@ -3,7 +3,8 @@
  *
  * What a letter says of itself is read in DeadLetter, how letters come back stands in GroupRedrive.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { type Death, isAskedFor } from "./DeadLetter.ts"
 import type { StoredRecord } from "./Event.ts"
 import type { GroupState, RedriveFilter } from "./Group.ts"

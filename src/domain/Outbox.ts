@@ -12,7 +12,9 @@
  *
  * Every transition is there twice: `claim` is an Effect, `claimResult` the same as a plain Result.
  */
-import { Effect, Result, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 
 export type OutboxState =
   /** Waits for a worker, from `notBefore` on when there is one. */

@@ -4,7 +4,9 @@
  * The first rule that matches decides, and where none does the answer is no. A rule whose `groups` do not
  * fit the request is skipped, never decisive: a deny with `groups` therefore does not bind live readers.
  */
-import { Effect, Result, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as Topic from "./Topic.ts"
 
 /** `*` is publish and subscribe; rights to administrate are always written out. */

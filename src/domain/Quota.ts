@@ -5,7 +5,8 @@
  * configuration protects the hub, so what a token says can only make that narrower; where the configuration has no
  * limit, the token's holds.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type { Rate } from "./RateLimit.ts"
 import * as RuleText from "./RuleText.ts"
 import * as Topic from "./Topic.ts"

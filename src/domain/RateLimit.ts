@@ -4,7 +4,8 @@
  * What costs more than the burst is let through when the bucket is full, and empties it: refusing it for
  * ever would be a limit on size, which is another limit's business.
  */
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 
 export interface Rate {
   /** Tokens a second. */

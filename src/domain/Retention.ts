@@ -5,7 +5,8 @@
  * from when an event was stored, never by what its publisher's clock said. What a consumer group has not
  * acknowledged stays, unless the rule says otherwise.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as RuleText from "./RuleText.ts"
 import * as Topic from "./Topic.ts"
 

@@ -4,7 +4,8 @@
  * The first rule whose pattern matches a topic decides. All that is wrong is told at once, and a rule that can never
  * apply is wrong, too: whoever wrote it believes in it.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as Topic from "./Topic.ts"
 
 /** Where rules are wrong, and what to write instead. Rules and characters are counted from 1. */

@@ -6,7 +6,7 @@
  * Every rule of PROTOCOL.md about a single connection is in this file: who may send what when, which answer
  * follows, and when a connection is closed.
  */
-import { Result } from "effect"
+import * as Result from "effect/Result"
 import { CloseCode, type ErrorCode, isRetryable } from "../protocol/Codes.ts"
 import type { Decoded, Malformed } from "../protocol/Decode.ts"
 import type {

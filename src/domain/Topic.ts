@@ -7,7 +7,9 @@
  *
  * No function here backtracks exponentially, whatever the pattern: they are asked about what strangers send.
  */
-import { Effect, Result, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { matchesSegments } from "../protocol/Segments.ts"
 
 export interface Topic {

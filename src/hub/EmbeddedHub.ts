@@ -1,5 +1,5 @@
 /** The hub on one SQLite file: one machine, nothing to install. */
-import { Layer } from "effect"
+import * as Layer from "effect/Layer"
 import * as Settings from "../domain/Settings.ts"
 import * as RandomIds from "../layers/core/RandomIds.ts"
 import { instrument } from "../layers/core/instrument.ts"

@@ -4,7 +4,7 @@
  * The order is the way of one event; layers are closed in the opposite one, so that what was taken in goes
  * its way to the end before what it needs is gone.
  */
-import { Layer } from "effect"
+import * as Layer from "effect/Layer"
 import type { AccessControl } from "../services/AccessControl.ts"
 import type { Appender } from "../services/Appender.ts"
 import type { EventBus } from "../services/EventBus.ts"

@@ -4,7 +4,8 @@
  * One table gives the reading of the environment, the messages about what is wrong in it, and
  * docs/configuration.md. An empty value is as good as none.
  */
-import { Redacted, Result } from "effect"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as Defaults from "../domain/Settings.ts"
 import { parseIntIn, type Problem, type Reader, readerOf, type Variable, Wrong } from "./environment.ts"
 import { type HubLimits, readLimits } from "./HubLimits.ts"

@@ -1,5 +1,5 @@
 /** The numbers of a hub's configuration: how much, how many, how long. Each has its default in domain/Settings. */
-import { Result } from "effect"
+import * as Result from "effect/Result"
 import { retryHorizonMs } from "../domain/Horizon.ts"
 import * as Quota from "../domain/Quota.ts"
 import * as Rules from "../domain/Retention.ts"

@@ -4,7 +4,7 @@
  * What is wrong is said of entries by their number: nothing of a URL, nor of what may be a piece of one, is repeated.
  */
 import { resolve } from "node:path"
-import { Redacted } from "effect"
+import * as Redacted from "effect/Redacted"
 import { ownSource } from "../services/OutboxSources.ts"
 
 export type OutboxPlace =

@@ -4,7 +4,10 @@
  * Strings of a log call are its message; plain objects among its arguments are fields beside it.
  */
 import { inspect } from "node:util"
-import { Cause, type Layer, Logger, References } from "effect"
+import * as Cause from "effect/Cause"
+import type * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as References from "effect/References"
 import type { LogFormat } from "./HubConfig.ts"
 
 type Fields = Readonly<Record<string, unknown>>

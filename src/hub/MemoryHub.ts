@@ -1,5 +1,5 @@
 /** The hub that forgets everything when it ends: for tests, for programs that embed it, for trying things out. */
-import { Layer } from "effect"
+import * as Layer from "effect/Layer"
 import * as Settings from "../domain/Settings.ts"
 import { instrument } from "../layers/core/instrument.ts"
 import * as RandomIds from "../layers/core/RandomIds.ts"

@@ -1,5 +1,6 @@
 /** The hub over a MongoDB: any number of them share one database, and everything in it. */
-import { Layer, Redacted } from "effect"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
 import * as Settings from "../domain/Settings.ts"
 import { instrument } from "../layers/core/instrument.ts"
 import * as RandomIds from "../layers/core/RandomIds.ts"

@@ -1,5 +1,7 @@
 /** An outbox in a MongoDB that is not the hub's: nothing but the outbox's own collection and indexes is made there. */
-import { Effect, Layer, Redacted } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
 import type { EventLimits } from "../domain/Event.ts"
 import type { MongoSettings } from "../domain/Settings.ts"
 import { instrument } from "../layers/core/instrument.ts"

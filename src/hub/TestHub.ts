@@ -2,7 +2,7 @@
  * What property tests run against: the log, its groups and the outbox in memory, ids that count up, and no
  * server. Time is the test's clock.
  */
-import { Layer } from "effect"
+import * as Layer from "effect/Layer"
 import * as Settings from "../domain/Settings.ts"
 import * as RandomIds from "../layers/core/RandomIds.ts"
 import * as MemoryEventStore from "../layers/memory/MemoryEventStore.ts"

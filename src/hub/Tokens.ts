@@ -1,6 +1,8 @@
 /** Which tokens a hub takes: as configured, or those of a secret made for this run. */
 import { randomBytes } from "node:crypto"
-import { Effect, type Layer, Redacted } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
 import * as RevocableTokenVerifier from "../layers/core/RevocableTokenVerifier.ts"
 import * as JwtTokenVerifier from "../layers/jwt/JwtTokenVerifier.ts"
 import { mintToken } from "../layers/jwt/mintToken.ts"

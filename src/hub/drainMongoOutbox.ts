@@ -1,5 +1,5 @@
 /** Drains an outbox in a MongoDB into a hub of another process: `event-hub/remote/mongo`. */
-import { Layer } from "effect"
+import * as Layer from "effect/Layer"
 import * as ApplicationDatabase from "../layers/mongo/ApplicationDatabase.ts"
 import * as MongoOutboxStore from "../layers/mongo/MongoOutboxStore.ts"
 import { drainInto, type DrainOptions, type OutboxDrain } from "./drainOutbox.ts"

@@ -4,7 +4,11 @@
  *
  * The modules beside this one give it the outbox: `drainMongoOutbox`, `drainSqliteOutbox`.
  */
-import { Effect, Layer, Logger, ManagedRuntime, References } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as References from "effect/References"
 import * as Settings from "../domain/Settings.ts"
 import * as AppendingDrainer from "../layers/core/AppendingDrainer.ts"
 import * as RandomIds from "../layers/core/RandomIds.ts"

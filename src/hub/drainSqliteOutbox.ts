@@ -1,5 +1,5 @@
 /** Drains the outbox of an SQLite file into a hub of another process: `event-hub/remote/sqlite`. */
-import { Layer } from "effect"
+import * as Layer from "effect/Layer"
 import * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
 import * as SqliteOutboxStore from "../layers/sqlite/SqliteOutboxStore.ts"
 import { drainInto, type DrainOptions, type OutboxDrain } from "./drainOutbox.ts"

@@ -1,7 +1,9 @@
 /** The outboxes of a hub as layers, from what its configuration says of them; and how places are shown to people. */
 import { existsSync } from "node:fs"
 import { resolve } from "node:path"
-import { Effect, Layer, Redacted } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
 import type { MongoSettings } from "../domain/Settings.ts"
 import * as Settings from "../domain/Settings.ts"
 import type { EventLimits } from "../domain/Event.ts"

@@ -3,7 +3,10 @@
  * start that fails says why in one line and ends it with another code.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Cause, Effect, Option, Runtime } from "effect"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
 
 /** Everything that is acknowledged is on disk by then, so ending it here loses nothing. */
 const hardLimitMs = 4_500

@@ -4,7 +4,11 @@
  * What stops a start is said in one line on standard error, before anything on disk was touched.
  */
 import { createServer } from "node:net"
-import { Context, Effect, Layer, Result, Schema } from "effect"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type * as MongoDatabase from "../layers/mongo/MongoDatabase.ts"
 import type * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
 import { CannotListen, Gateway } from "../services/Gateway.ts"

@@ -3,7 +3,7 @@
  *
  * Plain functions: a decision has no effect, and there is one for every delivery.
  */
-import { Context } from "effect"
+import * as Context from "effect/Context"
 import type { Claims } from "../domain/Claims.ts"
 import type { Decision, Request, SubscriptionRequest } from "../domain/Policy.ts"
 

@@ -4,7 +4,10 @@
  * What waits while a commit is under way makes up the next one. A lone publisher therefore waits for nothing,
  * and a crowd shares the cost of making its events durable.
  */
-import { Context, type Effect, Schema, type Scope } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type { EventRecord, StoredRecord } from "../domain/Event.ts"
 import type { AppendResult, Growth } from "./EventStore.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"

@@ -8,7 +8,9 @@
  *
  * Time is the store's, so consumers with wrong clocks cannot take over a run that is alive.
  */
-import { Context, type Effect, Schema } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
 
 /** What tells an event from all others. */

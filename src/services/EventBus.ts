@@ -3,7 +3,10 @@
  *
  * The gateway offers the same over WebSocket; a program in the hub's own process saves the way around.
  */
-import { Context, type Effect, Schema, type Stream } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Stream from "effect/Stream"
 import type { Event, EventError } from "../domain/Event.ts"
 import type { GroupConflict, GroupOptions } from "../domain/Group.ts"
 import type { InvalidPattern } from "../domain/Topic.ts"

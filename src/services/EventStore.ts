@@ -4,7 +4,10 @@
  * It is a thin store: events come and go encoded (`EventRecord`). What programs use is EventBus, which
  * encodes, makes ids and retries. A backend promises what stands at the methods; `testing/eventStore` checks it.
  */
-import { Context, type Effect, Schema, type Stream } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Stream from "effect/Stream"
 import type { EventRecord, Position, StoredRecord } from "../domain/Event.ts"
 import type { Pattern } from "../domain/Topic.ts"
 import type { Page } from "./Page.ts"

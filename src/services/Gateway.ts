@@ -1,5 +1,7 @@
 /** The way in for clients: where it listens, who is connected, and how it is closed. */
-import { Context, type Effect, Schema } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 
 /** The port is taken, or this machine has no such address. */
 export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotListen", {

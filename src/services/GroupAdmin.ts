@@ -5,7 +5,9 @@
  * A change is durable when it is answered, and members on this hub go on by it at once. Those of other hubs notice
  * with the next thing they do for the group. Every change may be repeated after `StoreUnavailable` without harm.
  */
-import { Context, type Effect, Schema } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type { Death } from "../domain/DeadLetter.ts"
 import type { Event } from "../domain/Event.ts"
 import type { GroupOptions, RedriveFilter } from "../domain/Group.ts"

@@ -4,7 +4,9 @@
  * Each event of a group's topics goes to one member at a time until it is acknowledged. An acknowledgement
  * that was answered is durable: the event never comes again, unless somebody seeks or redrives.
  */
-import { Context, type Effect, type Scope } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type { StoredRecord } from "../domain/Event.ts"
 import type { GroupConflict, GroupOptions, Outcome } from "../domain/Group.ts"
 import type { Pattern } from "../domain/Topic.ts"

@@ -3,7 +3,10 @@
  *
  * `modify` is all the delivery logic asks of a backend; the logic itself is written once, in domain/Group.
  */
-import { Context, type Effect, Schema, type Stream } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Stream from "effect/Stream"
 import type { GroupConflict, GroupOptions, GroupState, Registration } from "../domain/Group.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
 

@@ -1,5 +1,5 @@
 /** Where new ids come from, so that a test can know them beforehand. */
-import { Context } from "effect"
+import * as Context from "effect/Context"
 
 export class Ids extends Context.Service<
   Ids,

@@ -3,7 +3,9 @@
  *
  * Everything is computed from what is stored, by look-ups that cost the same at any number of events.
  */
-import { Context, type Effect, Schema } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type { Event } from "../domain/Event.ts"
 import type { Lag } from "../domain/Lag.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"

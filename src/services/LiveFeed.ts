@@ -4,7 +4,10 @@
  * Per topic a subscriber gets every event from its position on, each once, in order, without a hole; what was
  * trimmed before it came is told as a gap. One that takes no more for a while is served from the store later.
  */
-import { Context, type Effect, Schema, type Scope } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type { Position, StoredRecord } from "../domain/Event.ts"
 import type { Pattern } from "../domain/Topic.ts"
 import type { From } from "../protocol/Messages.ts"

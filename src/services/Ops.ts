@@ -1,5 +1,5 @@
 /** The ops HTTP server. */
-import { Context } from "effect"
+import * as Context from "effect/Context"
 
 export class Ops extends Context.Service<
   Ops,

@@ -3,7 +3,8 @@
  *
  * A crash between any two steps repeats nothing in the log, because a record's event has the record's id.
  */
-import { Context, type Effect } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
 
 export interface DrainerStatus {
   readonly worker: string

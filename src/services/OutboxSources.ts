@@ -3,7 +3,8 @@
  *
  * Each has a store and a drainer of its own. One that cannot be reached holds up no other.
  */
-import { Context, type Effect } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
 import type { DrainerStatus } from "./OutboxDrainer.ts"
 import type { OutboxStats } from "./OutboxStore.ts"
 

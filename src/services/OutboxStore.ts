@@ -4,7 +4,9 @@
  * It is a set, never a sequence to read with a cursor: a record is done when somebody says so, however late
  * its transaction was committed. The states of a record and the ways between them are in domain/Outbox.
  */
-import { Context, type Effect, type Stream } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Stream from "effect/Stream"
 import type { EventError, EventRecord, NewEvent } from "../domain/Event.ts"
 import type { StateName } from "../domain/Outbox.ts"
 import type { Page } from "./Page.ts"

@@ -3,7 +3,8 @@
  *
  * It is the one part of an Appender that a drainer needs, with answers that only somebody else's log has.
  */
-import { Context, type Effect } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
 import type { EventRecord } from "../domain/Event.ts"
 import type { Overloaded } from "./Appender.ts"
 import type { AppendResult, NotAppended } from "./EventStore.ts"

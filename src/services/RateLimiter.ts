@@ -4,7 +4,7 @@
  * How many are remembered is bounded. When all are busy, those that would be full again soonest are forgotten first:
  * whoever spends most is remembered longest, and a forgotten one gains less than its burst.
  */
-import { Context } from "effect"
+import * as Context from "effect/Context"
 import type { Limited, Spending } from "../domain/Quota.ts"
 
 export class RateLimiter extends Context.Service<

@@ -4,7 +4,8 @@
  *
  * It works by itself as long as its layer lives, where that is wanted; `run` is for whoever does not want to wait.
  */
-import { Context, type Effect } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
 
 export interface TrimmedTopic {

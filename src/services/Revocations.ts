@@ -1,5 +1,7 @@
 /** Tokens that are good by themselves and refused nevertheless. */
-import { Context, type Effect, type Stream } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Stream from "effect/Stream"
 import type { Claims } from "../domain/Claims.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
 

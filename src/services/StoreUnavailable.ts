@@ -4,7 +4,7 @@
  * It is retryable: nothing of the operation is promised to have happened, and nothing is promised not to
  * have. Every write of ours may be repeated after it without harm, and says so.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 
 export class StoreUnavailable extends Schema.TaggedError<StoreUnavailable>()("StoreUnavailable", {
   /** The method that failed, like `EventStore.append`. */

@@ -1,5 +1,7 @@
 /** From a token to what it says, or why it is refused. */
-import { Context, type Effect, Schema } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type { Claims } from "../domain/Claims.ts"
 
 /** Missing, malformed, badly signed, for somebody else, or with claims that cannot be used. */

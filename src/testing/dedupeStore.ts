@@ -1,6 +1,8 @@
 /** What every DedupeStore promises, as tests: run them against your own backend. */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, type Layer, type Scope } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import { type Begun, DedupeStore, type RunToken } from "../services/DedupeStore.ts"
 
 type Store = DedupeStore["Service"]

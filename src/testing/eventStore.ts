@@ -6,7 +6,9 @@
  * Each test gets a store of its own: the layer is built anew and must then be empty.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, type Layer, Result } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
 import type { EventRecord } from "../domain/Event.ts"
 import * as Event from "../domain/Event.ts"
 import * as Settings from "../domain/Settings.ts"

@@ -1,6 +1,6 @@
 /** What members say, what they leave unsaid, and when: each event is one member's at a time, until it is done. */
 import { describe, expect } from "@effect/vitest"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import * as DeadLetter from "../domain/DeadLetter.ts"
 import { record, records } from "./eventStore.ts"
 import type { Suite } from "./groupLab.ts"

@@ -3,7 +3,10 @@
  * through.
  */
 import { describe, expect } from "@effect/vitest"
-import { Effect, Exit, Fiber, Queue } from "effect"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
 import * as DeadLetter from "../domain/DeadLetter.ts"
 import type { GroupEvent } from "../services/GroupDelivery.ts"
 import { chance } from "./chance.ts"

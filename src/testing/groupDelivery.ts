@@ -6,7 +6,8 @@
  * Each test gets stores of its own: the layer is built anew and must then be empty.
  */
 import { describe, it } from "@effect/vitest"
-import { Effect, type Layer } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
 import { newSeed } from "./chance.ts"
 import { answersTests } from "./groupAnswers.ts"
 import { chaosTests } from "./groupChaos.ts"

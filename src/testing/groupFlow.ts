@@ -3,7 +3,7 @@
  * its handler, and a long way to go.
  */
 import { describe, expect } from "@effect/vitest"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import * as DeadLetter from "../domain/DeadLetter.ts"
 import type { GroupState } from "../domain/Group.ts"
 import { encodeChange, encodeState } from "../domain/GroupEncoding.ts"

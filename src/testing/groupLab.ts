@@ -2,7 +2,12 @@
  * Consumer groups at work over the stores under test: a hub's delivery that can be killed in the middle of whatever
  * it does and built again, members that can be lost with all they have, and an eye on every call of a store.
  */
-import { Context, Effect, Exit, Layer, Result, Scope } from "effect"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
 import * as DeadLetter from "../domain/DeadLetter.ts"
 import * as Event from "../domain/Event.ts"
 import type { EventRecord } from "../domain/Event.ts"

@@ -1,6 +1,6 @@
 /** What an operator does while members are at work: it loses nothing, and is obeyed at once. */
 import { describe, expect } from "@effect/vitest"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import * as Group from "../domain/Group.ts"
 import { record, records } from "./eventStore.ts"
 import { pattern, type Suite } from "./groupLab.ts"

@@ -1,6 +1,6 @@
 /** Dead letters that come back: once for each time they are asked back, in order, whatever happens meanwhile. */
 import { describe, expect } from "@effect/vitest"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import * as DeadLetter from "../domain/DeadLetter.ts"
 import * as Event from "../domain/Event.ts"
 import type { EventRecord } from "../domain/Event.ts"

@@ -1,6 +1,7 @@
 /** What every GroupStore promises, as tests: run them against your own backend. */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, type Layer } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
 import * as Group from "../domain/Group.ts"
 import * as Settings from "../domain/Settings.ts"
 import { GroupStore } from "../services/GroupStore.ts"

@@ -1,6 +1,6 @@
 /** A group on several topics: which of them it gets from where on, and how they share its members. */
 import { describe, expect } from "@effect/vitest"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { record, records } from "./eventStore.ts"
 import type { Suite } from "./groupLab.ts"
 

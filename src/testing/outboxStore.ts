@@ -1,6 +1,7 @@
 /** What every OutboxStore promises, as tests: run them against your own backend. */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, type Layer } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
 import type { StateName } from "../domain/Outbox.ts"
 import { type OutboxClaim, type OutboxEvent, OutboxStore } from "../services/OutboxStore.ts"
 

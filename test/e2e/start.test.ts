@@ -184,6 +184,24 @@ it("the ready line is machine-readable: compact JSON with both URLs first", asyn
   await hub.stop()
 })
 
+it("loads neither effect's barrel nor the MongoDB driver when it runs on SQLite", async () => {
+  const directory = temporaryDirectory()
+  const list = join(directory, "loaded")
+  const preload = new URL("../support/listLoaded.ts", import.meta.url).href
+  const hub = await startHub({
+    HUB_STORE: `sqlite:${join(directory, "x.db")}`,
+    NODE_OPTIONS: `--import=${preload}`,
+    LIST_LOADED: list
+  })
+  await hub.stop()
+  const loaded = readFileSync(list, "utf8").split("\n")
+  expect(loaded.filter((url) => url.endsWith("/effect/dist/Effect.js"))).not.toEqual([])
+  expect(loaded.filter((url) => url.endsWith("/layers/sqlite/writerThread.ts"))).not.toEqual([])
+  expect(
+    loaded.filter((url) => url.endsWith("/effect/dist/index.js") || url.includes("/node_modules/mongodb/"))
+  ).toEqual([])
+})
+
 it("starts with what an orchestrator injects, and with empty values", async () => {
   const hub = await startHub({
     HUB_SERVICE_HOST: "10.0.0.1",

@@ -5,7 +5,16 @@
  * What the log refuses although it takes others counts, waits with back-off, and is dead after the last attempt;
  * the rest of its key stays behind it. Nothing that is refused holds up others: it leaves the front of the outbox.
  */
-import { Cause, Clock, Effect, FiberSet, Layer, Queue, Random, Schedule, Semaphore, Stream } from "effect"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
 import * as Retry from "../../domain/Retry.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Appender, type Overloaded } from "../../services/Appender.ts"

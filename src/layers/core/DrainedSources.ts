@@ -6,7 +6,12 @@
  * although some business database is down. At the end all drainers finish their batches at the same time, each before
  * its own store is closed.
  */
-import { Cause, Context, Deferred, Effect, Layer, Metric } from "effect"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
 import * as Settings from "../../domain/Settings.ts"
 import type { Appender } from "../../services/Appender.ts"
 import type { Ids } from "../../services/Ids.ts"

@@ -2,7 +2,8 @@
  * Puts what a group gave up into its dead letters, beside its rounds. Only when the letters stand in the log does a
  * round let go of their events; until then it is tried again, however long that takes.
  */
-import { Effect, type Fiber } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import { deadLetter } from "../../domain/DeadLetter.ts"
 import type { Dying, GroupState } from "../../domain/Group.ts"
 import type { Appender } from "../../services/Appender.ts"

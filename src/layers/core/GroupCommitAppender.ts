@@ -4,7 +4,12 @@
  * When the store fails, everything that waits fails with it: what stands behind an event that was not stored
  * must not be stored before it is repeated.
  */
-import { Effect, Exit, FiberSet, Layer, Schedule, type Scope } from "effect"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
 import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Appender, type AppendOutcome, Overloaded } from "../../services/Appender.ts"

@@ -2,7 +2,14 @@
  * GroupDelivery over any stores: keeps the groups that have members here, a runner for each of their topics,
  * and wakes the runners when there is something to do.
  */
-import { Clock, Deferred, Effect, FiberSet, Layer, Random, Schedule, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
 import type { Position, StoredRecord } from "../../domain/Event.ts"
 import type { Registration } from "../../domain/Group.ts"
 import * as Settings from "../../domain/Settings.ts"

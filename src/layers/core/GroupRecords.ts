@@ -4,7 +4,8 @@
  * What the group has not looked at yet is mostly in the buffer of what was committed last; what it retries or passed
  * over, in the cache of the hub. What turns out to be trimmed is remembered, until the group has passed over it.
  */
-import { Effect, Schedule } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import type { StoredRecord } from "../../domain/Event.ts"
 import type { GroupState } from "../../domain/Group.ts"
 import type { EventStore } from "../../services/EventStore.ts"

@@ -8,7 +8,11 @@
  * its own part: GroupCredit says who gets how much, GroupRetries what is to be retried, GroupRecords has the events,
  * groupAnswers tells members what became of their answers, and GroupBurial brings away what is given up.
  */
-import { type Clock, Effect, Exit, type Fiber, type Random } from "effect"
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type * as Random from "effect/Random"
 import type { StoredRecord } from "../../domain/Event.ts"
 import { isDeadLetterTopic } from "../../domain/DeadLetter.ts"
 import * as Group from "../../domain/Group.ts"

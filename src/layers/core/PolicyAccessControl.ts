@@ -1,5 +1,5 @@
 /** AccessControl by the policy that the claims carry. Dead letters take the right to their originals, too. */
-import { Layer } from "effect"
+import * as Layer from "effect/Layer"
 import type { Claims } from "../../domain/Claims.ts"
 import { originalsOf } from "../../domain/DeadLetter.ts"
 import * as Policy from "../../domain/Policy.ts"

@@ -1,5 +1,6 @@
 /** Ids nobody can guess or meet twice, and ids a test can repeat. */
-import { Effect, Layer } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { Ids } from "../../services/Ids.ts"
 

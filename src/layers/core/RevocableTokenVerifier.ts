@@ -1,5 +1,6 @@
 /** A TokenVerifier that also refuses what was revoked. */
-import { Effect, Layer } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import { Revocations } from "../../services/Revocations.ts"
 import { TokenInvalid, TokenVerifier } from "../../services/TokenVerifier.ts"
 

@@ -1,5 +1,8 @@
 /** The GroupAdmin over any stores. */
-import { Clock, Effect, Layer, Result } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
 import * as DeadLetter from "../../domain/DeadLetter.ts"
 import * as Event from "../../domain/Event.ts"
 import * as Group from "../../domain/Group.ts"

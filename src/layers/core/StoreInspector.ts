@@ -1,5 +1,7 @@
 /** The Inspector over any stores. */
-import { Clock, Effect, Layer } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import { deadLetterTopic } from "../../domain/DeadLetter.ts"
 import * as Event from "../../domain/Event.ts"
 import * as Group from "../../domain/Group.ts"

@@ -5,7 +5,12 @@
  * What groups need is read right before each step. A group that is registered, or goes back, at that moment loses no
  * more than the step had decided on, and is told so by a gap.
  */
-import { Cause, Clock, Effect, Layer, Result, Semaphore } from "effect"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
 import * as DeadLetter from "../../domain/DeadLetter.ts"
 import * as GroupRedrive from "../../domain/GroupRedrive.ts"
 import * as Rules from "../../domain/Retention.ts"

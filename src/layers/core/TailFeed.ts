@@ -6,7 +6,13 @@
  * in between, is not taken: the hole is read from the store, in order. So "at the end" means, for a subscriber,
  * that it has had everything, and nothing twice, and no bookkeeping per event and subscriber is needed for it.
  */
-import { Deferred, Effect, FiberSet, Layer, Schedule, type Scope, Stream } from "effect"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type { Position, StoredRecord } from "../../domain/Event.ts"
 import * as Topic from "../../domain/Topic.ts"
 import type { From } from "../../protocol/Messages.ts"

@@ -2,7 +2,8 @@
  * Wakes somebody at a time that may come nearer, or be called off. Of any number of times it is told, it waits for the
  * first alone, with one fiber: whoever is woken says when to wake it next.
  */
-import { Effect, type Fiber } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 
 export class WakeTimer {
   readonly #fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>

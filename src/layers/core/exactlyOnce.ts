@@ -10,7 +10,10 @@
  * Events are known by consumer, topic and id. Going back in the log with a group (`seek`) does not make its
  * consumer handle again what it has handled; a consumer of another name does.
  */
-import { Effect, Exit, Result, Schedule } from "effect"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import {
   checkKeep,
   checkTimes,

@@ -2,7 +2,7 @@
  * The answers of members around a round: the deliveries that they are about are found before it, and members hear
  * what became of each, and have their credit back, when what they said is stored.
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import type { Outcome } from "../../domain/Group.ts"
 import type { EventStore } from "../../services/EventStore.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"

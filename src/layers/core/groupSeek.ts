@@ -5,7 +5,7 @@
  * than the state lists, has to be looked up in the log; that is counted before the state is changed, and holds as
  * long as the state still says the same of those events.
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import * as Group from "../../domain/Group.ts"
 import * as GroupView from "../../domain/GroupView.ts"
 import type { EventStore, TopicInfo } from "../../services/EventStore.ts"

@@ -3,7 +3,7 @@
  *
  * Everything here is bounded: what one look does not find, the next one goes on to look for.
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import * as DeadLetter from "../../domain/DeadLetter.ts"
 import type { StoredRecord } from "../../domain/Event.ts"
 import * as Group from "../../domain/Group.ts"

@@ -2,7 +2,10 @@
  * The seam where every store gets its spans and its timing, whatever the backend: one wrapper around the
  * service, instead of some lines in each method of each backend.
  */
-import { Clock, type Context, Effect, Layer } from "effect"
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as metrics from "./metrics.ts"
 
 const wrap = <A, E, R>(

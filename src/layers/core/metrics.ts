@@ -4,7 +4,9 @@
  * No topic, user, group or connection is ever a label: their number has no bound, and every label value is a
  * time series. What depends on them is answered by the ops API.
  */
-import { type Context, Effect, Metric } from "effect"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 
 const counter = (name: string, description: string) =>
   Metric.counter(name, { description, incremental: true })

@@ -4,7 +4,7 @@
  * Shared by live subscribers and by groups that are registered. Topics that are born later begin before their
  * first event, whatever was wanted.
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import type { Position } from "../../domain/Event.ts"
 import { matches, type Pattern } from "../../domain/Topic.ts"
 import type { From } from "../../protocol/Messages.ts"

@@ -4,7 +4,8 @@
  * Groups with members here are marked as used in each look, whether or not something is delivered to them. The others
  * are told to whoever runs the hub, and removed only when that is asked for.
  */
-import { type Clock, Effect } from "effect"
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
 import type { RetentionSettings } from "../../domain/Settings.ts"
 import type { GroupDelivery } from "../../services/GroupDelivery.ts"
 import type { GroupStore } from "../../services/GroupStore.ts"

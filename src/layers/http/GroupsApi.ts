@@ -5,7 +5,7 @@
  * whole group is meant, all of its patterns. A parameter or a field that nobody knows is refused: one that was meant
  * to restrict a change must not be lost by a slip of the pen.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import {
   Authorization,

@@ -1,5 +1,6 @@
 /** The endpoints of GroupsApi, over GroupAdmin. Who changed what, and why, is logged. */
-import { Effect, Exit } from "effect"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import { HttpApiBuilder } from "effect/http-api"
 import type { RedriveFilter } from "../../domain/Group.ts"
 import type { RedriveRefused } from "../../domain/GroupRedrive.ts"

@@ -2,7 +2,7 @@
  * The contract of the ops HTTP API: paths, parameters, answers, errors. What concerns consumer groups is in
  * GroupsApi, what concerns outboxes in OutboxApi.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { Groups } from "./GroupsApi.ts"
 import { Outboxes } from "./OutboxApi.ts"

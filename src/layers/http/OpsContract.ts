@@ -4,7 +4,8 @@
  * Errors are problem documents (RFC 9457). Without a token the answer is 401; what the token has no right to is 403
  * whether it exists or not, so that names do not leak.
  */
-import { Context, Schema } from "effect"
+import * as Context from "effect/Context"
+import * as Schema from "effect/Schema"
 import { HttpApiError, HttpApiMiddleware, HttpApiSecurity } from "effect/http-api"
 import type { Claims } from "../../domain/Claims.ts"
 

@@ -1,6 +1,10 @@
 /** The endpoints of OpsApi, over the services of the hub. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
-import { Effect, Layer, Metric, Redacted, SchemaIssue } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Redacted from "effect/Redacted"
+import * as SchemaIssue from "effect/SchemaIssue"
 import { HttpApiBuilder, HttpApiMiddleware } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import * as Topic from "../../domain/Topic.ts"

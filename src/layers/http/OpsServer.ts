@@ -1,7 +1,9 @@
 /** The ops HTTP server: the API of OpsApi over the services of the hub, and the dashboard's page. */
 import { createServer } from "node:http"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Effect, Layer } from "effect"
+import * as ByteSize from "effect/ByteSize"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import {
   HttpIncomingMessage,
   HttpRouter,

@@ -2,7 +2,7 @@
  * The contract of what the ops HTTP API tells of outboxes: those that the hub drains, where they are, and what is in
  * them. They hold events of any topic, so looking takes the right to administrate everything.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import { Authorization, Count, Forbidden } from "./OpsContract.ts"
 

@@ -1,5 +1,5 @@
 /** The endpoints of OutboxApi, over OutboxSources. */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { AccessControl } from "../../services/AccessControl.ts"
 import { type MeasuredSource, OutboxSources } from "../../services/OutboxSources.ts"

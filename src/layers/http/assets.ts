@@ -6,7 +6,7 @@
  */
 import { readFile } from "node:fs/promises"
 import * as nodeModule from "node:module"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 
 export interface Asset {
   readonly contentType: string

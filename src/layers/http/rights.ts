@@ -2,7 +2,8 @@
  * What a caller of the ops HTTP API may look at and change. Decided before anything is looked up: whoever has no right
  * to a name does not learn whether there is something behind it.
  */
-import { Effect, Result } from "effect"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import type { Claims } from "../../domain/Claims.ts"
 import { deadLetterTopic } from "../../domain/DeadLetter.ts"
 import * as Topic from "../../domain/Topic.ts"

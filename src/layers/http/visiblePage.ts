@@ -1,5 +1,5 @@
 /** A page of what the caller may see, out of a list that holds more: full where there is enough. */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import type { Page } from "../../services/Page.ts"
 
 /** Items of a look into the list that follows one which was not enough. */

@@ -5,7 +5,10 @@
  * is one request at a time and at most one a second. A token whose key is not among them waits for the next
  * request, so that a key is good from the moment on that the issuer shows it.
  */
-import { Clock, Deferred, Effect, FiberSet } from "effect"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
 import { createLocalJWKSet, errors, type JSONWebKeySet } from "jose"
 import { VerifierUnavailable } from "../../services/TokenVerifier.ts"
 

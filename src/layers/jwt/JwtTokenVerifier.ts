@@ -4,7 +4,9 @@
  * Following RFC 8725: the algorithms are written out, never taken from the token; subject and expiry are
  * required; audience and issuer are checked where they are configured. jose does the cryptography.
  */
-import { Clock, Effect, Layer } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import { errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions } from "jose"
 import { type Claims, parseClaims } from "../../domain/Claims.ts"
 import * as Settings from "../../domain/Settings.ts"

@@ -3,7 +3,8 @@
  * for trying things out. Any other token goes on to the verifier behind, if there is one.
  */
 import { createHash, timingSafeEqual } from "node:crypto"
-import { Effect, Layer } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import type { Claims } from "../../domain/Claims.ts"
 import { TokenInvalid, TokenVerifier } from "../../services/TokenVerifier.ts"
 

@@ -1,5 +1,6 @@
 /** Makes HS256 tokens, for development and for services that have the secret. */
-import { Clock, Effect } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
 import { type JWTPayload, SignJWT } from "jose"
 
 export interface Mint {

@@ -4,7 +4,9 @@
  * It ends with its process, and with it everything that was handled: what comes again after a restart is
  * handled again. It holds as many events as were handled within `keepMs`.
  */
-import { Clock, Effect, Layer } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Settings from "../../domain/Settings.ts"
 import { DedupeStore, RunLost, type RunToken } from "../../services/DedupeStore.ts"
 import { Ids } from "../../services/Ids.ts"

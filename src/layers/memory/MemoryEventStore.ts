@@ -3,7 +3,11 @@
  *
  * It is also the model that the other backends are compared with: the simplest thing that keeps the promises.
  */
-import { Clock, Effect, Layer, Result, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"

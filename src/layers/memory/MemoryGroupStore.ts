@@ -1,5 +1,9 @@
 /** Consumer groups in memory. One process, one step: `modify` cannot be interfered with. */
-import { Clock, Effect, Layer, Result, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import { conflicts, type GroupState, initial, type Registration } from "../../domain/Group.ts"
 import { type GroupCursor, GroupNotFound, GroupStore } from "../../services/GroupStore.ts"
 

@@ -3,7 +3,12 @@
  *
  * "In the surrounding transaction" is any step of the same process: whoever adds and then fails has added.
  */
-import { Clock, Effect, Layer, PubSub, Result, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import { accept, type EventLimits, type EventRecord } from "../../domain/Event.ts"
 import * as Outbox from "../../domain/Outbox.ts"
 import * as Settings from "../../domain/Settings.ts"

@@ -1,5 +1,7 @@
 /** Token buckets in this hub's memory, and never more than so many. */
-import { Clock, Effect, Layer } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import type { Limited, Spending } from "../../domain/Quota.ts"
 import {
   type AllSpent,

@@ -1,5 +1,8 @@
 /** Revocations of one hub, forgotten when it stops. */
-import { Effect, Layer, PubSub, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
+import * as Stream from "effect/Stream"
 import { Revocations } from "../../services/Revocations.ts"
 
 const make = Effect.gen(function* () {

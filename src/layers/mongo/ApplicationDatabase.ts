@@ -2,7 +2,9 @@
  * The database of an application, by its own client, for the outbox in it and nothing else: no collection of a hub is
  * made there, and no connection. The client stays the application's to close.
  */
-import { Effect, Layer, type Scope } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import * as Settings from "../../domain/Settings.ts"
 import { type AnyDbWithClient, dbWith } from "./anyDriver.ts"
 import { CannotConnect, clockOf, featuresOf, MongoDatabase, timeOf, tryUse } from "./MongoDatabase.ts"

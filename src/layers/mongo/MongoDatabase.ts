@@ -6,7 +6,11 @@
  * server, and on others that speak the wire protocol. Only an application's own write and its outbox record share one.
  */
 import { type ClientSession, type Db, MongoClient, MongoError, type MongoClientOptions } from "mongodb"
-import { Context, Effect, Layer, Schema, type Scope } from "effect"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Settings from "../../domain/Settings.ts"
 import { Ids } from "../../services/Ids.ts"
 import { StoreLacks } from "../../services/StoreLacks.ts"

@@ -4,7 +4,9 @@
  * Inside a transaction (`MongoSession`) every operation is part of it: aborted, it never happened. The server forgets
  * what was handled by an index that expires; where it has none of these, `purge` does.
  */
-import { Effect, Layer, Option } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type { ClientSession } from "mongodb"
 import * as Settings from "../../domain/Settings.ts"
 import { DedupeStore, RunLost, type RunToken } from "../../services/DedupeStore.ts"

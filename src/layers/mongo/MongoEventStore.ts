@@ -6,7 +6,9 @@
  * latest events, is brought up to it by whoever comes next.
  */
 import type { Db } from "mongodb"
-import { Effect, FiberSet, Layer } from "effect"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { EventStore, TopicExists, type TopicInfo } from "../../services/EventStore.ts"

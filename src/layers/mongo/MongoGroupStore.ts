@@ -6,7 +6,9 @@
  * name begins a life of its own, and states of another life are none: what an interrupted removal leaves behind is
  * seen by nobody. Whoever comes by finishes it.
  */
-import { Effect, Layer, Semaphore } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Semaphore from "effect/Semaphore"
 import { conflicts, type GroupState, type Registration } from "../../domain/Group.ts"
 import { GroupNotFound, GroupStore } from "../../services/GroupStore.ts"
 import { Ids } from "../../services/Ids.ts"

@@ -4,7 +4,12 @@
  * In a program, `add` takes part in the surrounding `MongoTransaction`. Applications without Effect add with
  * `createOutbox`, in transactions of their own.
  */
-import { Effect, Layer, Option, PubSub, Semaphore, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as PubSub from "effect/PubSub"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
 import { accept, type EventLimits } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Ids } from "../../services/Ids.ts"

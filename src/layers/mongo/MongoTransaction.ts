@@ -5,7 +5,13 @@
  * `OutboxStore.add` inside takes part by itself. What passes by itself is tried again from the beginning; what may
  * have been committed is not, but asked for. An event that has no id gets the same one in every attempt.
  */
-import { Cause, Clock, Effect, Exit, Option, Random, Schema } from "effect"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import * as Schema from "effect/Schema"
 import type { ClientSession, TransactionOptions } from "mongodb"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { hasCode } from "./attempts.ts"

@@ -7,7 +7,8 @@
  * may have filled a seq that was trimmed meanwhile, where nobody would ever read it.
  */
 import { type Db, MongoBulkWriteError } from "mongodb"
-import { Effect, Random } from "effect"
+import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
 import { type EventRecord, utf8Length } from "../../domain/Event.ts"
 import type { AppendResult } from "../../services/EventStore.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"

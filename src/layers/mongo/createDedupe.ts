@@ -8,7 +8,7 @@
  * again, or aborts, or the process dies after it.
  */
 import type { ClientSession, TransactionOptions } from "mongodb"
-import { Result } from "effect"
+import * as Result from "effect/Result"
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import { checkKeep, checkTimes, type Redelivery } from "../../domain/Horizon.ts"
 import * as Settings from "../../domain/Settings.ts"

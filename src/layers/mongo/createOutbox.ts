@@ -5,7 +5,7 @@
  * A hub over the same database, or one that has this database among its OUTBOX_SOURCES, finds the record and brings it
  * into the log; whether one runs at that moment does not matter.
  */
-import { Result } from "effect"
+import * as Result from "effect/Result"
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import { acceptEvent, type EventLimits } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"

@@ -6,7 +6,7 @@
  * It claims nothing, so one relay works on a collection at a time. A hub brings its own outbox into its log with leases
  * and in any number (`createOutbox`); the two never share a collection.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import { isDuplicateKey, whileBusy } from "./attempts.ts"
 import { claimOwnership, type OwnableCollection } from "./outboxOwner.ts"
 

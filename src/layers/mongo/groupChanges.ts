@@ -4,7 +4,9 @@
  * The documents say when they were changed and by whom; they are asked for what is new since the last look, often while
  * something is, seldom while nothing happens. A hint: whoever listens reads the state, and looks for itself at times.
  */
-import { Effect, Queue, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
 import type { GroupChange } from "../../services/GroupStore.ts"
 import { pause } from "./knownTopics.ts"
 import type { MongoDatabase } from "./MongoDatabase.ts"

@@ -5,7 +5,8 @@
  * sends follows from what happened in it, however much waits.
  */
 import { type Collection, type Db, MaxKey, MongoBulkWriteError } from "mongodb"
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { type GroupState, initial } from "../../domain/Group.ts"
 import { decodeChanges, decodeState, encodeChange, encodeState } from "../../domain/GroupEncoding.ts"
 import type { GroupCursor } from "../../services/GroupStore.ts"

@@ -3,7 +3,8 @@
  * Neither is needed to be right, only to be fast; the log decides.
  */
 import { setTimeout } from "node:timers/promises"
-import { Effect, Semaphore } from "effect"
+import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
 import type { Head } from "./eventLog.ts"
 
 /** The server's time goes on, whatever clock the program is given. */

@@ -4,7 +4,10 @@
  * while there is not. Whoever is at work on it anyway does not have to be told.
  */
 import type { Collection } from "mongodb"
-import { Effect, Metric, Queue, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
 import { pause } from "./knownTopics.ts"
 import type { OutboxDocument } from "./schema.ts"
 import { streamFailures } from "./topicChanges.ts"

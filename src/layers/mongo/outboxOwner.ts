@@ -6,7 +6,7 @@
  * is refused; and the mark goes with the collection when that is renamed, copied or dropped. It is sparse over a
  * field that no document has, so it holds nothing and costs nothing.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import { whileBusy } from "./attempts.ts"
 
 const owners = ["hub", "relay"] as const

@@ -6,7 +6,10 @@
  * are hints; whoever listens reads the log.
  */
 import type { ChangeStream, Document } from "mongodb"
-import { Effect, Metric, Queue, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
 import type { Growth } from "../../services/EventStore.ts"
 import { pause } from "./knownTopics.ts"
 import type { MongoDatabase } from "./MongoDatabase.ts"

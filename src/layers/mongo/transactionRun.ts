@@ -4,7 +4,7 @@
  * A transaction may run several times until one of them is committed, and it may be unknown whether one was. So ids
  * and times that nobody gave are drawn once, and each record that was added can be looked for afterwards.
  */
-import { Context } from "effect"
+import * as Context from "effect/Context"
 
 export interface AddedRecord {
   readonly topic: string

@@ -6,7 +6,8 @@
  * listeners: a listener that fails then fails the write, and nothing is lost without a word. What a data layer writes
  * past these hooks (most have others for many documents at once) makes no event.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import * as Topic from "../../domain/Topic.ts"
 import type { OutboxEvent } from "../../services/OutboxStore.ts"

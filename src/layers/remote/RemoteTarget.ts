@@ -5,7 +5,9 @@
  * A client that owes answers when a batch is given up is closed, and the next batch gets a new one. It would repeat
  * those publishes when it is connected again, and by then somebody else may have gone on with their keys.
  */
-import { Effect, Layer, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import type { TokenSource } from "../../client/Connection.ts"
 import { PromClient, type PromClientOptions } from "../../client/PromClient.ts"
 import type { Published } from "../../client/Publisher.ts"

@@ -6,7 +6,9 @@
  * operation is a transaction, and waits for others that write to the file at the cost of this thread.
  */
 import type { DatabaseSync } from "node:sqlite"
-import { Clock, Effect, Layer } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Settings from "../../domain/Settings.ts"
 import { DedupeStore, RunLost, type RunToken } from "../../services/DedupeStore.ts"
 import { Ids } from "../../services/Ids.ts"

@@ -4,7 +4,10 @@
  * Acknowledged means committed and fsynced. Reads see what is committed, and nothing can be committed out of
  * order: there is one writer.
  */
-import { Clock, Effect, Layer, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import type { StoredRecord } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"

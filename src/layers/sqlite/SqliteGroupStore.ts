@@ -4,7 +4,11 @@
  * A state is written as what changed, and as a whole when the changes have become longer than that: what a round
  * costs follows from what happened in it, however much waits.
  */
-import { Clock, Effect, Layer, Result, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import {
   conflicts,
   type GroupOptions,

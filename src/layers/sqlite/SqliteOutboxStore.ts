@@ -6,7 +6,12 @@
  */
 import { watch } from "node:fs"
 import { basename, dirname } from "node:path"
-import { Clock, Effect, Layer, PubSub, Queue, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
 import { accept, type EventLimits } from "../../domain/Event.ts"
 import { leaseExpired } from "../../domain/Outbox.ts"
 import * as Settings from "../../domain/Settings.ts"

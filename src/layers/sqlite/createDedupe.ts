@@ -8,7 +8,8 @@
  * when the transaction rolls back or the process dies after it.
  */
 import type { DatabaseSync } from "node:sqlite"
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import { checkKeep, checkTimes, type Redelivery } from "../../domain/Horizon.ts"
 import * as Settings from "../../domain/Settings.ts"

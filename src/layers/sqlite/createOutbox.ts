@@ -6,7 +6,7 @@
  * moment does not matter.
  */
 import type { DatabaseSync } from "node:sqlite"
-import { Result } from "effect"
+import * as Result from "effect/Result"
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import { acceptEvent, type EventLimits } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"

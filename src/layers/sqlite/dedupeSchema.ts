@@ -6,7 +6,7 @@
  * in a table of its own.
  */
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite"
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 
 /**
  * Each step brings a database from the version before it to its own; a step that was released never changes.

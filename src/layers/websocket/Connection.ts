@@ -5,7 +5,11 @@
  * anything but whether an event may still go to this client.
  */
 import type { Duplex } from "node:stream"
-import { Cause, Effect, Exit, type Fiber, Scope } from "effect"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
 import type { WebSocket } from "ws"
 import type { Claims } from "../../domain/Claims.ts"
 import * as Session from "../../domain/Session.ts"
