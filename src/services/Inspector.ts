@@ -47,6 +47,8 @@ export interface LatestPage {
    * every change of every key.
    */
   readonly seq: number
+  /** The life of the store that `seq` belongs to. */
+  readonly history: string
   readonly next: string | undefined
 }
 

@@ -128,9 +128,10 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
 
     latestByKey: (page) =>
       Effect.gen(function* () {
+        const history = yield* store.history
         const { head } = yield* headOf(page.topic)
         const { items, next } = yield* store.latestByKey(page)
-        return { items: items.map(Event.decode), seq: head, next }
+        return { items: items.map(Event.decode), seq: head, history, next }
       })
   })
 })

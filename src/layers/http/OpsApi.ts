@@ -72,6 +72,7 @@ export const LagJson = Schema.Struct({
 export const LatestPage = Schema.Struct({
   topic: Schema.String,
   seq: Count,
+  history: Schema.String,
   items: Schema.Array(EventJson),
   next: Schema.NullOr(Schema.String)
 }).annotate({ identifier: "LatestPage" })
@@ -139,7 +140,7 @@ export const Reads = HttpApiGroup.make("reads")
       error: readErrors
     }).annotate(
       OpenApi.Description,
-      "One key: its last event, or null. Several: an object by key. None: a page of all keys, and the seq from which a live subscription goes on without a hole."
+      "One key: its last event, or null. Several: an object by key. None: a page of all keys, and the seq and the history from which a live subscription goes on without a hole."
     )
   )
   .middleware(Authorization)

@@ -144,8 +144,8 @@ export const reads = HttpApiBuilder.group(
           yield* rights.permitRead(topic)
           if (keys === undefined) {
             const page = { topic, limit, ...(after === undefined ? {} : { after }) }
-            const { items, next, seq } = yield* Effect.mapError(inspector.latestByKey(page), problemOf)
-            return { topic, seq, items, next: next ?? null }
+            const { next, ...latest } = yield* Effect.mapError(inspector.latestByKey(page), problemOf)
+            return { topic, ...latest, next: next ?? null }
           }
           if (keys.length > maxKeys) {
             return yield* new BadRequest({ detail: `query parameter 'key': at most ${maxKeys} of them` })

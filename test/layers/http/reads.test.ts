@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type HubProcess, startHub } from "../../support/HubProcess.ts"
 import { RawClient } from "../../support/RawClient.ts"
+import { tokenFor } from "../../support/tokens.ts"
 import { askAs, expectProblem, read } from "./ops.ts"
 
 let hub: HubProcess
@@ -222,7 +223,10 @@ describe("/latest-by-key", () => {
     expect(Object.keys(found as object)).toEqual(["__proto__", "seq"])
   })
 
-  it("no key: pages of all keys, with the seq from which a live subscription goes on", async () => {
+  it("no key: pages of all keys, with the seq and the history from which a live subscription goes on", async () => {
+    // A further AUTH tells the history.
+    const { history } = await client.request({ op: "AUTH", token: await tokenFor({}) })
+    expect(history).toEqual(expect.any(String))
     const items: Array<unknown> = []
     let after = ""
     const seqs = new Set<number>()
@@ -230,10 +234,12 @@ describe("/latest-by-key", () => {
       const page = (await read(hub, `/latest-by-key?topic=latest&limit=2${after}`)) as {
         readonly topic: string
         readonly seq: number
+        readonly history: string
         readonly items: ReadonlyArray<unknown>
         readonly next: string | null
       }
       expect(page.topic).toBe("latest")
+      expect(page.history).toBe(history)
       expect(page.items.length).toBeLessThanOrEqual(2)
       items.push(...page.items)
       seqs.add(page.seq)
@@ -254,6 +260,7 @@ describe("/latest-by-key", () => {
     expect(await read(hub, "/latest-by-key?topic=keyless")).toEqual({
       topic: "keyless",
       seq: 1,
+      history: expect.any(String),
       items: [],
       next: null
     })
