@@ -1,14 +1,12 @@
 /**
- * The trace an event belongs to, as a header: `traceparent` of W3C Trace Context, level 1.
+ * The trace an event belongs to, in its headers.
  *
  * Whoever publishes inside a span hands it on to whoever handles the event, through outbox, log and delivery.
  */
-import { Effect, Option, Tracer } from "effect"
-
-const header = "traceparent"
-
-/** Ids of nothing but zeros are invalid (section 3.2.2). */
-const version00 = /^00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})$/
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Tracer from "effect/Tracer"
+import { decodeTraceparent, encodeTraceparent, traceparentHeader } from "../../protocol/Traceparent.ts"
 
 interface WithHeaders {
   readonly headers?: Readonly<Record<string, string>>
@@ -16,23 +14,16 @@ interface WithHeaders {
 
 /** Adds the span that is current, unless the event says where it belongs. */
 export const withTraceparent = <A extends WithHeaders>(event: A): Effect.Effect<A> =>
-  event.headers !== undefined && Object.hasOwn(event.headers, header)
+  event.headers !== undefined && Object.hasOwn(event.headers, traceparentHeader)
     ? Effect.succeed(event)
-    : Effect.map(Effect.option(Effect.currentParentSpan), (found) => {
-        if (Option.isNone(found)) return event
-        const { sampled, spanId, traceId } = found.value
-        const traceparent = `00-${traceId}-${spanId}-${sampled ? "01" : "00"}`
-        return { ...event, headers: { ...event.headers, [header]: traceparent } }
-      })
+    : Effect.map(Effect.option(Effect.currentParentSpan), (found) =>
+        Option.isNone(found)
+          ? event
+          : { ...event, headers: { ...event.headers, [traceparentHeader]: encodeTraceparent(found.value) } }
+      )
 
 /** The span that an event was published in; none when it says nothing, or nothing that can be read. */
-export const parentOf = (event: WithHeaders): Tracer.AnySpan | undefined => {
-  const found = event.headers === undefined ? null : version00.exec(event.headers[header] ?? "")
-  return found === null
-    ? undefined
-    : Tracer.externalSpan({
-        traceId: found[1]!,
-        spanId: found[2]!,
-        sampled: (Number.parseInt(found[3]!, 16) & 1) === 1
-      })
+export const parentOf = ({ headers }: WithHeaders): Tracer.AnySpan | undefined => {
+  const found = decodeTraceparent(headers?.[traceparentHeader] ?? "")
+  return found && Tracer.externalSpan(found)
 }
