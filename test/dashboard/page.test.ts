@@ -1,28 +1,13 @@
 /** The page in a browser: what it shows, that nothing in an event is more than text, and that it comes back. */
-import { execFileSync } from "node:child_process"
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core"
+import type { Browser, BrowserContext, Page } from "playwright-core"
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest"
+import { hasChromium, launchChromium } from "../support/chromium.ts"
 import { type HubProcess, startHub } from "../support/HubProcess.ts"
 import { RawClient } from "../support/RawClient.ts"
 import { returningHub } from "../support/ReturningHub.ts"
 import { everything, tokenFor } from "../support/tokens.ts"
 
-const chromiumPath = (): string | undefined => {
-  const given = process.env["CHROMIUM_PATH"]
-  if (given !== undefined && given !== "") return given
-  try {
-    return execFileSync("which", ["chromium"], { encoding: "utf8" }).trim()
-  } catch {
-    return undefined
-  }
-}
-
-const executablePath = chromiumPath()
-if (executablePath === undefined) {
-  console.warn("There is no Chromium, so the dashboard is not tested; CHROMIUM_PATH says where one is.")
-}
-
-describe.skipIf(executablePath === undefined)("the page", () => {
+describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   let browser: Browser
   let context: BrowserContext
   /** Nobody has configured it. */
@@ -33,10 +18,7 @@ describe.skipIf(executablePath === undefined)("the page", () => {
     hub = await startHub({ JWT_SECRET: "" })
     publisher = await RawClient.connect(hub.ws)
     await publisher.request({ op: "AUTH", token: await hub.devToken() })
-    browser = await chromium.launch({
-      executablePath: executablePath ?? "",
-      args: ["--headless", "--no-sandbox", "--disable-gpu"]
-    })
+    browser = await launchChromium()
     context = await browser.newContext()
   })
 

@@ -1,5 +1,5 @@
 /** The processes of a machine as events, and the page that shows them: its pure parts, and all of it in a browser. */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process"
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import { existsSync, mkdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
@@ -7,7 +7,7 @@ import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { createClient } from "event-hub/client"
 import fc from "fast-check"
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core"
+import type { Browser, BrowserContext, Page } from "playwright-core"
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest"
 import { readLatest } from "../../examples/process-state/latest.ts"
 import { compareBy, LatestStates, matcher } from "../../examples/process-state/page/rows.ts"
@@ -21,6 +21,7 @@ import {
 } from "../../examples/process-state/processes.ts"
 import { processReader } from "../../examples/process-state/readProcesses.ts"
 import { ProcessState, topic, topics } from "../../examples/process-state/topics.ts"
+import { hasChromium, launchChromium } from "../support/chromium.ts"
 import { startHub } from "../support/HubProcess.ts"
 import { freePort, returningHub } from "../support/ReturningHub.ts"
 import { tokenFor } from "../support/tokens.ts"
@@ -247,21 +248,6 @@ describe("the page's rows", () => {
 
 // --- in a browser --------------------------------------------------------------------------------------------
 
-const chromiumPath = (): string | undefined => {
-  const given = process.env["CHROMIUM_PATH"]
-  if (given !== undefined && given !== "") return given
-  try {
-    return execFileSync("which", ["chromium"], { encoding: "utf8" }).trim()
-  } catch {
-    return undefined
-  }
-}
-
-const executablePath = chromiumPath()
-if (executablePath === undefined) {
-  console.warn("There is no Chromium, so the page is not tested; CHROMIUM_PATH says where one is.")
-}
-
 const screenshots = join(root, "test-output", "process-state")
 
 interface Script {
@@ -337,16 +323,13 @@ const publisherOf = async (url: string) => {
   return (pid: number, state: ProcessState | null) => client.publish(topic, state, { key: String(pid) })
 }
 
-describe.skipIf(executablePath === undefined)("the page", () => {
+describe.runIf(hasChromium("the page of process states is"))("the page", () => {
   let browser: Browser
   let context: BrowserContext
 
   beforeAll(async () => {
     mkdirSync(screenshots, { recursive: true })
-    browser = await chromium.launch({
-      executablePath: executablePath ?? "",
-      args: ["--headless", "--no-sandbox", "--disable-gpu"]
-    })
+    browser = await launchChromium()
     context = await browser.newContext({ viewport: { width: 1100, height: 720 } })
   })
 
