@@ -8,7 +8,7 @@ import { once } from "node:events"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { WebSocket } from "ws"
-import { PromClient } from "../../src/client/index.ts"
+import { createClient } from "../../src/client/index.ts"
 import { count, eventHubWire } from "./counters.ts"
 import {
   bodyOf,
@@ -159,13 +159,13 @@ export const sdk: Peer<DurableSession> = {
   missing: () => undefined,
   start: async () => {
     const { broker, url } = await startHub()
-    const publisher = new PromClient(url, token, { WebSocket })
-    const consumer = new PromClient(url, token, { WebSocket })
+    const publisher = createClient({ url, token, WebSocket })
+    const consumer = createClient({ url, token, WebSocket })
     await Promise.all([publisher.connect(), consumer.connect()])
     return {
       publish: () => publisher.publish("t.a", payload),
       consume: (onAcked) =>
-        consumer.subscribe("t.a", "g", () => onAcked(), { credit: 500, concurrency: 500 }),
+        consumer.consume("t.a", "g", () => onAcked(), { credit: 500, concurrency: 500 }).ready,
       close: async () => {
         await Promise.all([publisher.close(), consumer.close()])
         await broker.stop()

@@ -430,9 +430,8 @@ export class Connection {
     this.#outgoing = []
     this.#waiting.clear()
     if (socket) {
+      // Not `onerror`: closing a socket that is not open yet may report an error, which is no news.
       socket.onopen = socket.onmessage = socket.onclose = null
-      // Closing a socket that is not open yet may report an error, which is no news.
-      socket.onerror = () => {}
       socket.close(1000 satisfies CloseCode)
     }
     for (const { reject, timer } of waiting) {
@@ -447,7 +446,8 @@ export class Connection {
     const refusal = this.#refusal
     const retryAfterMs = this.#retryAfterMs ?? 0
     this.#release()
-    switch (afterClose(code)) {
+    // A token that ended on its way is replaced, as one that ends later.
+    switch (refusal?.code === "token_expired" ? "renew" : afterClose(code)) {
       case "stop":
         return this.close(
           refusal ?? new HubError("closed", `the hub closed the connection: ${code} ${reason}`.trim())
@@ -460,7 +460,10 @@ export class Connection {
       case "wait":
         return this.#retry(Math.max(retryAfterMs, this.#backoff()), false, true)
       case "reconnect":
-        return this.#retry(drainMs ?? this.#backoff(), false, drainMs !== undefined)
+        if (drainMs === undefined) return this.#retry(this.#backoff())
+        // All clients of the hub are on their way: those whose slot is before it is back spread out, too.
+        this.#attempts = 2
+        return this.#retry(drainMs, false, true)
     }
   }
 

@@ -293,7 +293,7 @@ export class Group extends Subscription<Delivery, Held, Delivery> implements Gro
   }
 
   protected failed(held: Held, error: unknown, refusal: Refusal | undefined = refusalOf(error)): void {
-    const reason = (error instanceof Error ? error.message : String(error)).slice(0, 1_000)
+    const reason = ((error instanceof Error && error.message) || String(error)).slice(0, 1_000)
     if (this.settle(held)) this.host.connection.send(held.about({ op: "NACK", reason, ...refusal }))
     this.host.report(error)
   }

@@ -33,7 +33,8 @@ const retryable = {
 
 export type ErrorCode = keyof typeof retryable
 
-export const errorCodes: ReadonlyArray<ErrorCode> = Object.keys(retryable) as Array<ErrorCode>
+// Pure, so that a bundle of the client leaves it and the table out.
+export const errorCodes: ReadonlyArray<ErrorCode> = /* @__PURE__ */ Object.keys(retryable) as Array<ErrorCode>
 
 export const isRetryable = (code: ErrorCode): boolean => retryable[code]
 

@@ -149,6 +149,27 @@ describe("the number of a close", () => {
     network.last.end(tokenRefused, "jwt_invalid")
     expect(connection.state).toMatchObject({ _tag: "closed", error: { code: "jwt_invalid", message: "no" } })
   })
+
+  it("asks for another token where the one that was sent is over already, and stops when that is the same", async () => {
+    let n = 0
+    const { connection, network } = await begin({ token: () => `token ${Math.min(++n, 2)}` })
+    const refuse = async () => {
+      network.last.open()
+      await settle()
+      network.last.receive({ op: "ERR", ref: n, code: "token_expired", msg: "over", retryable: false })
+      network.last.end(tokenRefused, "token_expired")
+      await settle()
+    }
+    await refuse()
+    await settle()
+    network.last.open()
+    await settle()
+    expect(network.last.sent).toMatchObject([{ op: "AUTH", token: "token 2" }])
+    await refuse()
+    await vi.advanceTimersByTimeAsync(waitOf(connection))
+    expect(connection.state).toMatchObject({ _tag: "closed", error: { code: "token_expired" } })
+    expect(network.sockets).toHaveLength(2)
+  })
 })
 
 describe("the back-off", () => {
@@ -232,8 +253,9 @@ describe("DRAIN", () => {
     network.last.receive({ op: "DRAIN", retryAfterMs: 0 })
     network.last.end(CloseCode.restart)
     expect(waitOf(connection)).toBe(0)
-    for (const wait of [500, 1_000]) {
-      const socket = await nextSocket(network, wait === 500 ? 0 : wait / 2)
+    // Not from the bottom: all clients of the hub are on their way.
+    for (const wait of [2_000, 4_000]) {
+      const socket = await nextSocket(network, wait === 2_000 ? 0 : wait / 2)
       socket.end(1006)
       expect(waitOf(connection)).toBe(wait)
     }

@@ -877,6 +877,17 @@ describe("a group", () => {
     expect(errors).toMatchObject([{ name: "Nack" }])
   })
 
+  it("says why it refuses an event, also where an error has no message", async () => {
+    const errors = [new Error("no address"), new TypeError(), "away", ""]
+    const { network } = await group(({ seq }) => {
+      throw errors[seq - 1]
+    })
+    network.last.receive(upTo(4).map((seq) => delivery("a", seq)))
+    await settle()
+    const reasons = requests(network.last, "NACK").map((one) => (one as { readonly reason?: string }).reason)
+    expect(reasons).toEqual(["no address", "TypeError", "away", ""])
+  })
+
   it("gives deliveries to who iterates, who answers them; acknowledgements of a turn go together", async () => {
     const { network, subscription } = await group()
     const { seen } = drained<Delivery>(subscription)
