@@ -79,7 +79,7 @@ const scenario = (name: string, all: boolean): Omit<Scenario, "wanted"> => ({
   name,
   title: ({ events, subscribers }) =>
     `${events} events of 200 bytes to ${subscribers} WebSocket subscribers; ${all ? "all parse" : "all count, one parses"}`,
-  defaults: { events: 3_000, inFlight: 0, subscribers: 200 },
+  defaults: { events: 12_000, inFlight: 0, subscribers: 200 },
   runs: (sizes) =>
     [eventHub, natsFanout, plainWs, socketIo].map((peer) => ({
       name: peer.name,
