@@ -184,12 +184,16 @@ export class HubClient {
     return this.#connection.state
   }
 
-  on<Name extends keyof ClientEvents>(name: Name, listener: (about: ClientEvents[Name]) => void): () => void {
+  // Programs take them out of their client.
+  readonly on = <Name extends keyof ClientEvents>(
+    name: Name,
+    listener: (about: ClientEvents[Name]) => void
+  ): (() => void) => {
     this.#listeners[name].add(listener)
     return () => void this.#listeners[name].delete(listener)
   }
 
-  async connect({ signal }: { readonly signal?: AbortSignal } = {}): Promise<Welcome> {
+  readonly connect = async ({ signal }: { readonly signal?: AbortSignal } = {}): Promise<Welcome> => {
     const { promise, reject, resolve } = Promise.withResolvers<Welcome>()
     const look = (state: ConnectionState) => {
       if (this.#isClosed) reject(this.#whyClosed)
@@ -205,7 +209,7 @@ export class HubClient {
     })
   }
 
-  publish(topic: string, payload: unknown, options: PublishRequest = {}): Promise<Published> {
+  readonly publish = (topic: string, payload: unknown, options: PublishRequest = {}): Promise<Published> => {
     if (this.state._tag === "closed") return Promise.reject(this.#whyClosed)
     const schema = this.#options.validatePublish ? this.#host.schemaOf(topic) : undefined
     const published = this.#publisher.publish(topic, payload, options, schema)
@@ -213,35 +217,27 @@ export class HubClient {
     return published
   }
 
-  subscribe(
+  readonly subscribe = (
     pattern: string,
     handler?: LiveHandler | LiveSubscriptionOptions,
     options?: LiveSubscriptionOptions
-  ): LiveSubscription {
-    return this.#begin(new Live(this.#host, pattern, undefined, handler, options))
-  }
+  ): LiveSubscription => this.#begin(new Live(this.#host, pattern, undefined, handler, options))
 
-  consume(
+  readonly consume = (
     pattern: string,
     group: string,
     handler?: GroupHandler | ConsumeOptions,
     options?: ConsumeOptions
-  ): GroupSubscription {
-    return this.#begin(new Group(this.#host, pattern, group, handler, options))
-  }
+  ): GroupSubscription => this.#begin(new Group(this.#host, pattern, group, handler, options))
 
   /** What has this place: it stands, or will, or is just leaving. */
   find(pattern: string, group: string | null | undefined): AnySubscription | undefined {
     return this.#subscriptions.get(keyOf(pattern, group))
   }
 
-  close(options: CloseOptions = {}): Promise<void> {
-    return (this.#closing ??= this.#shutDown(options))
-  }
+  readonly close = (options: CloseOptions = {}): Promise<void> => (this.#closing ??= this.#shutDown(options))
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
-  }
+  readonly [Symbol.asyncDispose] = (): Promise<void> => this.close()
 
   async #shutDown({
     signal,

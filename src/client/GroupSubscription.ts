@@ -94,17 +94,13 @@ class Held implements Delivery {
     return this.#abort.signal
   }
 
-  ack(): Promise<void> {
-    return quiet(this.#ack())
-  }
+  // Handlers take them out of what they get.
+  readonly ack = (): Promise<void> => quiet(this.#ack())
 
-  nack({ delayMs, mode, reason }: NackOptions = {}): Promise<void> {
-    return quiet(this.#group.settle(this) ? this.#ask({ op: "NACK", mode, delayMs, reason }) : this.#ack())
-  }
+  readonly nack = ({ delayMs, mode, reason }: NackOptions = {}): Promise<void> =>
+    quiet(this.#group.settle(this) ? this.#ask({ op: "NACK", mode, delayMs, reason }) : this.#ack())
 
-  extend(ms: number): Promise<void> {
-    return quiet(this.isOver ? this.#ack() : this.#extend(ms))
-  }
+  readonly extend = (ms: number): Promise<void> => quiet(this.isOver ? this.#ack() : this.#extend(ms))
 
   /** Of this delivery: a handler that outlived it must not answer the next one, which may be this client's, too. */
   about(fields: object): object {

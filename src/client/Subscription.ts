@@ -145,9 +145,8 @@ export abstract class Subscription<Item, Taken, About> implements AnySubscriptio
     }
   }
 
-  unsubscribe(): Promise<void> {
-    return this.#unsubscribe(new HubError("not_subscribed", "unsubscribed before it stood"))
-  }
+  readonly unsubscribe = (): Promise<void> =>
+    this.#unsubscribe(new HubError("not_subscribed", "unsubscribed before it stood"))
 
   // --- for the client ----------------------------------------------------------------------------------------
 

@@ -57,6 +57,35 @@ const numbers = (
 
 const ok = { id: "x", seq: 1, storedAt: 0, duplicate: false }
 
+it("gives functions that can be taken out of it", async () => {
+  const { client, network } = made()
+  const { close, connect, consume, on, publish, subscribe } = client
+  const states: Array<string> = []
+  const stop = on("state", ({ _tag }) => void states.push(_tag))
+  void connect()
+  await settle()
+  network.last.accept()
+  await settle()
+  const { ready, unsubscribe } = subscribe("a")
+  await settle()
+  await answer(network.last, "SUBSCRIBE", { heads: {} })
+  await ready
+  void consume("a", "g", () => {})
+  void failure(publish("a", 1))
+  await settle()
+  expect(requests(network.last, "SUBSCRIBE")).toHaveLength(2)
+  expect(requests(network.last, "PUBLISH")).toHaveLength(1)
+  const left = unsubscribe()
+  await settle()
+  await answer(network.last, "UNSUBSCRIBE")
+  await left
+  stop()
+  void close({ timeoutMs: 0 })
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(client.state._tag).toBe("closed")
+  expect(states).toEqual(["connecting", "ready"])
+})
+
 describe("the client", () => {
   it("says how it stands, until it is asked to stop", async () => {
     const { client, network } = made()
@@ -875,6 +904,19 @@ describe("a group", () => {
       { id: "a-3", mode: "poison", reason: "why", attempt: 1 }
     ])
     expect(errors).toMatchObject([{ name: "Nack" }])
+  })
+
+  it("is answered by functions that a handler takes out of its delivery", async () => {
+    const { network } = await group(async ({ seq }, { ack, extend, nack }) => {
+      if (seq === 1) return void ack()
+      if (seq === 2) return void nack({ mode: "poison" })
+      await extend(60_000)
+    })
+    network.last.receive(upTo(3).map((seq) => delivery("a", seq)))
+    await settle()
+    expect(requests(network.last, "ACK")).toMatchObject([{ ids: ["a-1"] }])
+    expect(requests(network.last, "NACK")).toMatchObject([{ id: "a-2", mode: "poison" }])
+    expect(requests(network.last, "EXTEND")).toMatchObject([{ id: "a-3", byMs: 60_000 }])
   })
 
   it("says why it refuses an event, also where an error has no message", async () => {
