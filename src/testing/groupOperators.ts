@@ -238,6 +238,7 @@ export const operatorsTests = ({ test }: Suite): void => {
         yield* life.admin.seek({ group: "g", topic: a, to: { seq: 5 } })
         const anew = yield* life.join()
         yield* lab.settled
+        expect(anew.ends).toEqual([])
         expect(anew.ids).toEqual(["e6", "e7", "e8", "e9", "e10"])
       }))
 

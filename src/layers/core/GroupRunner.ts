@@ -225,20 +225,23 @@ export class GroupRunner {
   /**
    * A group that has looked behind the end of its topic belongs to another log: it stops, and says so. It would take
    * what comes there next for acknowledged.
+   *
+   * What this runner remembers may be older than a seek. So the state is read again, and said to those alone who were
+   * there before: whoever joins meanwhile is looked at in the round that follows from it.
    */
   #checkHistory(known: Group.GroupState) {
     return Effect.gen({ self: this }, function* () {
-      const seen = known.next - 1
-      if (seen <= this.#records.head) return
+      if (known.next - 1 <= this.#records.head) return
+      const members = [...this.#group.members].filter((member) => member.matches(this.topic))
+      const seen = ((yield* this.#env.groups.read(this.#at)) ?? Group.initial("", 0)).next - 1
       const head = (yield* this.#env.store.head(this.topic))?.head ?? 0
       this.grewTo(head)
-      if (seen <= head || ![...this.#group.members].some((member) => !member.isClosed)) return
+      const open = members.filter((member) => !member.isClosed)
+      if (seen <= head || open.length === 0) return
       yield* Effect.logError(
         `a group stands at ${seen} of a topic that ends at ${head}: the log was replaced. Seek or remove the group`
       ).pipe(Effect.annotateLogs(this.#at))
-      for (const member of this.#group.members) {
-        if (member.matches(this.topic)) endMember(member, "history_changed")
-      }
+      for (const member of open) endMember(member, "history_changed")
     })
   }
 

@@ -190,6 +190,57 @@ describe("GroupDispatcher: many hubs", () => {
     }))
 })
 
+describe("GroupDispatcher: a group that stands behind the end of its topic", () => {
+  const lost = ({ groups, log }: Trouble["Service"]) =>
+    Effect.gen(function* () {
+      yield* publish("a", "1", "2")
+      yield* groups.register({
+        group: "g",
+        pattern: "a",
+        wanted: {},
+        defaults: settings,
+        history: yield* log.history,
+        generation: "old",
+        positions: new Map([["a", 50]])
+      })
+      return yield* join({ from: "start" })
+    })
+
+  /** A seek by another hub. */
+  const putBack = ({ groups }: Trouble["Service"]) =>
+    groups.modify({ group: "g", topic: "a" }, (state) => [
+      undefined,
+      { ...state!, floor: 0, next: 1, generation: "new" }
+    ])
+
+  test("ends its members, and takes new ones when it was put back", (trouble) =>
+    Effect.gen(function* () {
+      const ended = yield* lost(trouble)
+      yield* settled
+      expect(ended.ends).toEqual(["history_changed"])
+      yield* putBack(trouble)
+      const anew = yield* join({ from: "start" })
+      yield* settled
+      expect(anew.ends).toEqual([])
+      expect(anew.story).toEqual(["1#1", "2#1"])
+    }))
+
+  test("does not end who joins when it was put back, while it is looked at for those who were there", (trouble) =>
+    Effect.gen(function* () {
+      trouble.setPace((operation) => (operation === "EventStore.head" ? [0, 5] : [0, 0]))
+      const ended = yield* lost(trouble)
+      yield* TestClock.adjust(1)
+      expect(trouble.count("EventStore.head")).toBeGreaterThan(0)
+      expect(ended.ends).toEqual([])
+      yield* putBack(trouble)
+      const anew = yield* join({ from: "start" })
+      yield* settled
+      expect(ended.ends).toEqual(["history_changed"])
+      expect(anew.ends).toEqual([])
+      expect(anew.story).toEqual(["1#1", "2#1"])
+    }))
+})
+
 describe("GroupDispatcher: the end", () => {
   test("of a group is told to its members", ({ groups }) =>
     Effect.gen(function* () {
