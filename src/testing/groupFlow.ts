@@ -37,6 +37,9 @@ const answersAtOnce =
     for (const [topic, ids] of acks) self.member.answer({ _tag: "Ack", topic, ids }, () => {})
   }
 
+/** Nobody is killed here: what a slow store takes long for is still the member's. */
+const untimed = { ackTimeoutMs: 600_000 }
+
 // --- poison ----------------------------------------------------------------------------------------------------
 
 /** Healthy events behind a wall of those that always fail, and are always due again. */
@@ -46,7 +49,7 @@ const passTheWall = (lab: Lab, { credit, size }: { readonly credit: number; read
     const tried = new Set<string>()
     const healthy = new Set<string>()
     const order: Array<boolean> = []
-    const life = yield* lab.start({ backoff: { baseMs: 5, maxMs: 20 } })
+    const life = yield* lab.start({ ...untimed, backoff: { baseMs: 5, maxMs: 20 } })
     yield* life.publish(upTo(size).map((i) => record("a", `p${i}`)))
     const member = yield* life.join(
       { credit, options: { maxAttempts: 1_000_000 } },
@@ -90,7 +93,7 @@ const waitForTheHead = (
     const came: Array<number> = []
     const handled = new Set<string>()
     let isOpen = false
-    const life = yield* lab.start()
+    const life = yield* lab.start(untimed)
     const slow = (i: number) => record("a", `slow${i}`, null, { key: "slow" })
     const other = (i: number) => record("a", `other${i}`, null, { key: `k${i % 100}` })
     // Half of the others stand between the events of the key, half of them behind it.
@@ -203,7 +206,7 @@ const stayBounded = (
     for (let from = 1; from <= behind; from += chunk) {
       yield* lab.log.append(records("a", Math.min(chunk, behind - from + 1), from))
     }
-    const life = yield* lab.start()
+    const life = yield* lab.start(untimed)
     const credit = 100
     const member = yield* life.join({ credit })
     yield* lab.until(
