@@ -9,7 +9,7 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { EventRecord, StoredRecord } from "../domain/Event.ts"
-import type { AppendResult, Growth } from "./EventStore.ts"
+import type { AppendResult, Growth, Restoration, ReturningRecord, TopicExists } from "./EventStore.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
 
 /** Too many events wait for the store. Nothing was stored; come back later. */
@@ -31,11 +31,14 @@ export class Appender extends Context.Service<
      * back what was handed over.
      */
     readonly append: (
-      records: ReadonlyArray<EventRecord>
+      records: ReadonlyArray<ReturningRecord>
     ) => Effect.Effect<ReadonlyArray<AppendResult>, StoreUnavailable | Overloaded>
 
     /** `append` for one event without a fiber. False: overloaded, and `done` will not be called. */
     readonly offer: (record: EventRecord, done: (outcome: AppendOutcome) => void) => boolean
+
+    /** Fills an absent topic (`EventStore.restore`), and tells that it has grown. */
+    readonly restore: (topic: Restoration) => Effect.Effect<void, TopicExists | StoreUnavailable>
 
     /** Events that wait for the store. */
     readonly queued: () => number

@@ -8,7 +8,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
-import type { EventRecord, Position, StoredRecord } from "../domain/Event.ts"
+import type { EventLines, EventRecord, Position, StoredRecord } from "../domain/Event.ts"
 import type { Pattern } from "../domain/Topic.ts"
 import type { Page } from "./Page.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
@@ -38,6 +38,15 @@ export interface NotAppended {
 
 export type AppendResult = Appended | NotAppended
 
+/** An event that was in a log before, and comes back into one. */
+export interface ReturningRecord extends EventRecord {
+  /**
+   * When it was stored the first time. It is stored at this time again, unless the event before it in its topic is
+   * younger, or the store's own clock is not there yet; none: it is stored now.
+   */
+  readonly firstStoredAt?: number
+}
+
 export interface TopicInfo {
   readonly topic: string
   /** The last seq; at least 1, since a topic exists from its first event on. */
@@ -46,6 +55,13 @@ export interface TopicInfo {
   readonly floor: number
   /** When the event at the head was stored. */
   readonly storedAt: number
+}
+
+/** What a topic is filled with. */
+export interface Restoration {
+  readonly topic: string
+  readonly firstSeq: number
+  readonly events: ReadonlyArray<EventRecord & { readonly storedAt: number }>
 }
 
 export interface Growth {
@@ -80,7 +96,7 @@ export class EventStore extends Context.Service<
      * May be called at the same time by many; interruption leaves each topic with a prefix.
      */
     readonly append: (
-      batch: ReadonlyArray<EventRecord>
+      batch: ReadonlyArray<ReturningRecord>
     ) => Effect.Effect<ReadonlyArray<AppendResult>, StoreUnavailable>
 
     /**
@@ -94,6 +110,17 @@ export class EventStore extends Context.Service<
       readonly limit: number
       readonly maxBytes?: number
     }) => Effect.Effect<ReadonlyArray<StoredRecord>, StoreUnavailable>
+
+    /**
+     * What `read` answers, as lines of JSON (`Event.toJson`): for whoever passes it on and looks at none of it. Nothing
+     * when there is no such event. The bytes are the caller's own.
+     */
+    readonly readLines: (range: {
+      readonly topic: string
+      readonly after: Position
+      readonly limit: number
+      readonly maxBytes: number
+    }) => Effect.Effect<EventLines | undefined, StoreUnavailable>
 
     /** The position before the first event stored at or after a time; the head when there is none. */
     readonly readTime: (at: {
@@ -143,12 +170,20 @@ export class EventStore extends Context.Service<
       readonly upTo: number
     }) => Effect.Effect<number, StoreUnavailable>
 
-    /** Fills an absent topic, with the seqs from `firstSeq` on and the times given. All or nothing. */
-    readonly restore: (topic: {
+    /**
+     * Fills an absent topic, with the seqs from `firstSeq` on and the times given, as far as they do not decrease
+     * and the store's own clock is there already. All or nothing. What follows is appended (`firstStoredAt`).
+     */
+    readonly restore: (topic: Restoration) => Effect.Effect<void, TopicExists | StoreUnavailable>
+
+    /**
+     * Puts down the last events of keys that were trimmed, in a topic that exists: those with `seq ≤ floor` whose
+     * key has no later event here. Others change nothing. Calling it again is harmless.
+     */
+    readonly restoreLatest: (latest: {
       readonly topic: string
-      readonly firstSeq: number
-      readonly events: ReadonlyArray<EventRecord & { readonly storedAt: number }>
-    }) => Effect.Effect<void, TopicExists | StoreUnavailable>
+      readonly records: ReadonlyArray<StoredRecord>
+    }) => Effect.Effect<void, StoreUnavailable>
 
     /**
      * Topics that others appended to, another hub above all, and how far they grew. What goes through this

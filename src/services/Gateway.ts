@@ -24,6 +24,10 @@ export interface ConnectionInfo {
   readonly outboundBytes: number
   /** Topics in which its live subscriptions are behind. */
   readonly behind: number
+  /** Events that it was given, live and in groups. */
+  readonly delivered: number
+  /** Since when it takes no more events than it was given, because too much waits to be read; none: it does. */
+  readonly slowSince: number | undefined
 }
 
 export class Gateway extends Context.Service<

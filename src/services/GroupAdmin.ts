@@ -111,11 +111,25 @@ export interface BlockedKeyInfo extends BlockedKey {
   readonly ageMs: number
 }
 
+/** The place of a blocked key among the others: since when, and by which event, which no other key has. */
+export type BlockedPlace = Pick<BlockedKey, "since" | "seq">
+
 export interface BlockedKeys {
   /** All of them, also those that are not listed. */
   readonly total: number
   /** The longest blocked first. */
   readonly keys: ReadonlyArray<BlockedKeyInfo>
+  /** Give it as `after` to get the next ones; none: these were the last. */
+  readonly next: BlockedPlace | undefined
+}
+
+/** What goes with a group, as it stood just before. */
+export interface Forgotten {
+  /** Topics on which it had a position. */
+  readonly positions: number
+  /** Events with its members, and events that were to be retried. They can come to another group, and to none of this name. */
+  readonly inFlight: number
+  readonly waiting: number
 }
 
 /** One topic of one group. */
@@ -190,20 +204,31 @@ export class GroupAdmin extends Context.Service<
     readonly pause: (group: string) => Effect.Effect<void, GroupNotFound | StoreUnavailable>
     readonly resume: (group: string) => Effect.Effect<void, GroupNotFound | StoreUnavailable>
 
-    /** Forgets the group and all its positions. Its members are told, and its dead letters stay. */
-    readonly remove: (group: string) => Effect.Effect<void, GroupNotFound | StoreUnavailable>
+    /**
+     * Forgets the group and all its positions. Its members are told, and its dead letters stay. A dry run says what
+     * would be forgotten.
+     */
+    readonly remove: (
+      group: string,
+      options?: { readonly dryRun?: boolean }
+    ) => Effect.Effect<Forgotten, GroupNotFound | StoreUnavailable>
 
     /** Keys whose events wait for one that failed; none in groups that are not `keyOrdered`. */
     readonly blockedKeys: (
-      request: At & { readonly limit: number }
+      request: At & { readonly after?: BlockedPlace; readonly limit: number }
     ) => Effect.Effect<BlockedKeys, GroupNotFound | GroupNotOnTopic | TopicNotFound | StoreUnavailable>
 
     /**
      * Frees a blocked key, and answers which event it was about. `retry`: that event comes again at once.
-     * `dead-letter`: it is given up, whoever has it, and the others of its key go on.
+     * `dead-letter`: it is given up, whoever has it, and the others of its key go on. A dry run answers, or refuses,
+     * the same, and changes nothing.
      */
     readonly releaseKey: (
-      request: At & { readonly key: string; readonly mode: "retry" | "dead-letter" }
+      request: At & {
+        readonly key: string
+        readonly mode: "retry" | "dead-letter"
+        readonly dryRun?: boolean
+      }
     ) => Effect.Effect<
       number,
       GroupNotFound | GroupNotOnTopic | TopicNotFound | KeyNotBlocked | StoreUnavailable

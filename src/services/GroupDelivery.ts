@@ -105,6 +105,9 @@ export class GroupDelivery extends Context.Service<
     /** Groups that have members here. */
     readonly activeGroups: () => ReadonlyArray<string>
 
+    /** How many members a group has here. */
+    readonly members: (group: string) => number
+
     /** Deliveries of this hub's members that are not answered yet. */
     readonly inFlight: () => number
   }

@@ -101,8 +101,11 @@ export class GroupStore extends Context.Service<
     /** The states of all groups on a topic, in the order of the groups. */
     readonly cursors: (topic: string) => Effect.Effect<ReadonlyArray<GroupCursor>, StoreUnavailable>
 
-    /** The states of one group, in the order of the topics. */
-    readonly topicsOf: (group: string) => Effect.Effect<ReadonlyArray<GroupCursor>, StoreUnavailable>
+    /** The states of one group, in the order of the topics: all of them, or so many behind a topic. */
+    readonly topicsOf: (
+      group: string,
+      page?: { readonly after?: string; readonly limit: number }
+    ) => Effect.Effect<ReadonlyArray<GroupCursor>, StoreUnavailable>
 
     /**
      * What another hub has changed: a group's state on a topic, or the group itself. A hint and never the truth: it may

@@ -8,6 +8,7 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { Event } from "../domain/Event.ts"
 import type { Lag } from "../domain/Lag.ts"
+import type { Page } from "./Page.ts"
 import type { StoreUnavailable } from "./StoreUnavailable.ts"
 
 export class TopicNotFound extends Schema.TaggedError<TopicNotFound>()("TopicNotFound", {
@@ -55,9 +56,12 @@ export interface LatestPage {
 export class Inspector extends Context.Service<
   Inspector,
   {
-    readonly cursors: (
-      topic: string
-    ) => Effect.Effect<ReadonlyArray<Cursor>, TopicNotFound | StoreUnavailable>
+    /** Groups that take the topic, in the order of their names. */
+    readonly cursors: (page: {
+      readonly topic: string
+      readonly after?: string
+      readonly limit: number
+    }) => Effect.Effect<Page<Cursor>, TopicNotFound | StoreUnavailable>
     readonly lag: (of: {
       readonly topic: string
       readonly group: string

@@ -5,8 +5,9 @@
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type { DrainerStatus } from "./OutboxDrainer.ts"
-import type { OutboxStats } from "./OutboxStore.ts"
+import type { OutboxStats, OutboxStore } from "./OutboxStore.ts"
 
 /** The name of the hub's own outbox. */
 export const ownSource = "hub"
@@ -28,6 +29,25 @@ export interface MeasuredSource extends OutboxSource {
   readonly stats: OutboxStats | undefined
 }
 
+/** The hub drains none of this name. */
+export class SourceNotFound extends Schema.TaggedError<SourceNotFound>()("SourceNotFound", {
+  name: Schema.String
+}) {
+  override get message() {
+    return `there is no outbox '${this.name}'`
+  }
+}
+
+/** The hub knows of it, and has no store of it at the moment. */
+export class SourceNotOpen extends Schema.TaggedError<SourceNotOpen>()("SourceNotOpen", {
+  name: Schema.String,
+  problem: Schema.String
+}) {
+  override get message() {
+    return `outbox '${this.name}' is not open: ${this.problem}`
+  }
+}
+
 export class OutboxSources extends Context.Service<
   OutboxSources,
   {
@@ -35,5 +55,7 @@ export class OutboxSources extends Context.Service<
     readonly list: Effect.Effect<ReadonlyArray<OutboxSource>>
     /** The same with what is in them. Each store is asked, and none is waited for longer than 1.5 seconds. */
     readonly measure: Effect.Effect<ReadonlyArray<MeasuredSource>>
+    /** The store of one, to look into it or change it at once: one that is lost is replaced, so it is not to be kept. */
+    readonly storeOf: (name: string) => Effect.Effect<OutboxStore["Service"], SourceNotFound | SourceNotOpen>
   }
 >()("event-hub/services/OutboxSources") {}

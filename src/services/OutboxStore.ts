@@ -21,6 +21,8 @@ export interface OutboxClaim {
   readonly event: EventRecord
   /** This attempt included. */
   readonly attempts: number
+  /** When the record was added, by the store's clock. */
+  readonly addedAt: number
 }
 
 /** How a claim ended that did not lead to an event. */
@@ -55,7 +57,10 @@ export interface OutboxEntry {
 }
 
 export interface OutboxStats {
-  /** Records by state; `Pending` includes those that wait for their time. */
+  /**
+   * Records by state; `Pending` includes those that wait for their time. A store that has to count them may stop at
+   * some number, and that number then stands for as many or more.
+   */
   readonly counts: Readonly<Record<StateName, number>>
   /** When the oldest record was added that is neither sent nor dead. */
   readonly oldestAddedAt: number | undefined
@@ -127,20 +132,30 @@ export class OutboxStore extends Context.Service<
 
     readonly stats: Effect.Effect<OutboxStats, StoreUnavailable>
 
-    /** Records, oldest first. */
+    /** Records, oldest first; one that was redriven is as new as that. Any page costs the same. */
     readonly list: (page: {
       readonly state?: StateName
       readonly after?: string
       readonly limit: number
     }) => Effect.Effect<Page<OutboxEntry>, StoreUnavailable>
 
-    /** Dead records back to work, with all their attempts: these, or all. Answers how many. */
+    /**
+     * Dead records back to work, with all their attempts: these, or all. Answers how many. What is not there, or not
+     * dead, is passed over. A dry run only counts.
+     */
     readonly redrive: (
-      which: "all" | ReadonlyArray<{ readonly topic: string; readonly id: string }>
+      which: "all" | ReadonlyArray<{ readonly topic: string; readonly id: string }>,
+      options?: { readonly dryRun?: boolean }
     ) => Effect.Effect<number, StoreUnavailable>
 
-    /** Deletes records that were sent longer ago than this. Answers how many; nothing else is ever deleted. */
-    readonly purge: (sent: { readonly olderThanMs: number }) => Effect.Effect<number, StoreUnavailable>
+    /**
+     * Deletes records that were sent longer ago than this. Answers how many; nothing else is ever deleted. A dry run
+     * only counts.
+     */
+    readonly purge: (sent: {
+      readonly olderThanMs: number
+      readonly dryRun?: boolean
+    }) => Effect.Effect<number, StoreUnavailable>
 
     /** Stops, or lets go on, claiming by any worker. It is durable. */
     readonly setPaused: (paused: boolean) => Effect.Effect<void, StoreUnavailable>

@@ -253,6 +253,52 @@ export const eventStoreSuite = <E>(
           expect((yield* store.read({ topic: "a", after: 0, limit: 10, maxBytes: 1 })).length).toBe(1)
         }))
 
+      test("gives the same as lines, for whoever passes them on", (store) =>
+        Effect.gen(function* () {
+          const payloads = ["\u0000\n\r\u2028 é😀\ud800", { 'a"b': "\\" }, null, 1e-7, "x".repeat(5_000), []]
+          yield* store.append([
+            ...payloads.map((payload, i) => record("a", `${i} '"\n`, payload, { key: `k${i}`, tags: ["é"] })),
+            ...records("a", 30)
+          ])
+          const text = (bytes: Uint8Array | undefined) =>
+            new TextDecoder("utf-8", { fatal: true }).decode(bytes)
+          const stored = yield* readAll(store, "a")
+          const all = yield* store.readLines({ topic: "a", after: 0, limit: 100, maxBytes: 1e6 })
+          expect(text(all?.bytes)).toBe(stored.map((item) => `${Event.toJson(item)}\n`).join(""))
+          expect(all).toMatchObject({ count: 36, first: 1, last: 36 })
+          for (const maxBytes of [1, 700, 6_000]) {
+            let joined = ""
+            let after = 0
+            for (;;) {
+              const lines = yield* store.readLines({ topic: "a", after, limit: 7, maxBytes })
+              if (lines === undefined) break
+              expect(lines.first).toBe(after + 1)
+              expect(lines.last - lines.first + 1).toBe(lines.count)
+              expect(lines.count).toBeLessThanOrEqual(7)
+              const own = stored.slice(lines.first - 1, lines.last)
+              const size = own.reduce((sum, { body }) => sum + body.length, 0)
+              if (lines.count > 1) expect(size).toBeLessThanOrEqual(maxBytes)
+              joined += text(lines.bytes)
+              after = lines.last
+            }
+            expect(joined).toBe(text(all?.bytes))
+          }
+          for (const range of [
+            { topic: "a", after: 36, limit: 5 },
+            { topic: "a", after: 99, limit: 5 },
+            { topic: "nothing", after: 0, limit: 5 }
+          ]) {
+            expect(yield* store.readLines({ ...range, maxBytes: 1_000 })).toBeUndefined()
+          }
+          yield* advance(capabilities.minAgeMs + 10)
+          yield* store.trim({ topic: "a", upTo: 34 })
+          expect(yield* store.readLines({ topic: "a", after: 3, limit: 5, maxBytes: 1e6 })).toMatchObject({
+            count: 2,
+            first: 35,
+            last: 36
+          })
+        }))
+
       test("finds the position of a time", (store) =>
         Effect.gen(function* () {
           for (let i = 1; i <= 5; i++) {
@@ -459,6 +505,7 @@ export const eventStoreSuite = <E>(
 
       test("fills an absent topic with its seqs and times, and appends go on behind", (store) =>
         Effect.gen(function* () {
+          yield* advance(200)
           yield* store.restore({ topic: "a", firstSeq: 41, events })
           expect((yield* readAll(store, "a")).map((item) => [item.seq, item.storedAt, item.id])).toEqual([
             [41, 100, "e1"],
@@ -477,6 +524,118 @@ export const eventStoreSuite = <E>(
           const failed = yield* Effect.flip(store.restore({ topic: "a", firstSeq: 41, events }))
           expect(failed).toMatchObject({ _tag: "TopicExists", topic: "a" })
           expect((yield* readAll(store, "a")).map((item) => item.id)).toEqual(["mine"])
+        }))
+
+      test("keeps an id once, and times in order and not in the future", (store) =>
+        Effect.gen(function* () {
+          yield* advance(200)
+          const times = [150, 100, 8.64e15, 120]
+          const given = records("a", 4).map((item, i) => ({ ...item, storedAt: times[i]! }))
+          yield* store.restore({ topic: "a", firstSeq: 7, events: [given[0]!, ...given] })
+          const [next] = yield* store.append([record("a", "new")])
+          const stored = yield* readAll(store, "a")
+          expect(stored.map((item) => [item.seq, item.id])).toEqual([
+            [7, "e1"],
+            [8, "e2"],
+            [9, "e3"],
+            [10, "e4"],
+            [11, "new"]
+          ])
+          const kept = stored.map((item) => item.storedAt)
+          expect(kept.slice(0, 2)).toEqual([150, 150])
+          expect(kept).toEqual([...kept].sort((a, b) => a - b))
+          expect(kept[3]).toBeLessThanOrEqual(appended(next).storedAt)
+          expect(kept[3]).toBeLessThan(8e15)
+        }))
+
+      test("goes on by append: what comes back keeps its time, what is new has the store's", (store) =>
+        Effect.gen(function* () {
+          yield* advance(500)
+          yield* store.restore({ topic: "a", firstSeq: 41, events })
+          const [four, five] = records("a", 2, 4)
+          const more = yield* store.append([
+            { ...four!, firstStoredAt: 300 },
+            { ...record("b", "other"), firstStoredAt: 10 },
+            { ...record("a", "e2"), firstStoredAt: 1 },
+            { ...five!, firstStoredAt: 200 }
+          ])
+          expect(
+            more.map(appended).map(({ duplicate, seq, storedAt }) => [seq, storedAt, duplicate])
+          ).toEqual([
+            [44, 300, false],
+            [1, 10, false],
+            [42, 101, true],
+            [45, 300, false]
+          ])
+          const [later] = yield* store.append([
+            record("a", "new"),
+            { ...record("a", "x"), firstStoredAt: 8e15 }
+          ])
+          expect(appended(later).storedAt).toBeGreaterThanOrEqual(500)
+          const stored = yield* readAll(store, "a")
+          expect(stored.map((item) => item.seq)).toEqual([41, 42, 43, 44, 45, 46, 47])
+          expect(stored.map((item) => item.storedAt).slice(3, 5)).toEqual([300, 300])
+          expect(stored.at(-1)!.storedAt).toBeLessThan(8e15)
+          expect(stored.map((item) => item.body)).toEqual(
+            [...records("a", 5), record("a", "new"), record("a", "x")].map((item) => item.body)
+          )
+          expect(yield* store.readTime({ topic: "a", time: 300 })).toBe(43)
+          expect(yield* store.head("a")).toMatchObject({ head: 47, floor: 40 })
+        }))
+
+      test("of two at once one fills the topic", (store) =>
+        Effect.gen(function* () {
+          const outcomes = yield* Effect.forEach(
+            [41, 51],
+            (firstSeq) => Effect.result(store.restore({ topic: "a", firstSeq, events })),
+            { concurrency: 2 }
+          )
+          expect(outcomes.filter(Result.isSuccess)).toHaveLength(1)
+          expect((yield* readAll(store, "a")).map((item) => item.id)).toEqual(["e1", "e2", "e3"])
+        }))
+
+      const value = (key: string, seq: number, payload: unknown): Event.StoredRecord => ({
+        ...record("a", `old-${key}`, payload, { key }),
+        seq,
+        storedAt: seq
+      })
+
+      test("puts down the last events of keys that were trimmed, and nothing over a later one", (store) =>
+        Effect.gen(function* () {
+          yield* advance(500)
+          const keyed = [
+            record("a", "e1", 1, { key: "mine" }),
+            record("a", "e2", 2),
+            record("a", "e3", 3, { key: "here" })
+          ].map((item, i) => ({ ...item, storedAt: 100 + i }))
+          yield* store.restore({ topic: "a", firstSeq: 41, events: keyed })
+          const values = [
+            value("mine", 3, "old"),
+            value("x", 40, "x"),
+            value("y", 41, "no"),
+            value("z", 9, "z")
+          ]
+          yield* store.restoreLatest({ topic: "a", records: values })
+          yield* store.restoreLatest({ topic: "a", records: [value("x", 39, "older"), value("z", 9, "z")] })
+          yield* store.restoreLatest({ topic: "nothing", records: values })
+          const latest = () =>
+            Effect.map(store.latestByKey({ topic: "a", limit: 10 }), ({ items }) =>
+              items.map((item) => [item.key, item.seq, item.storedAt, Event.decode(item).payload])
+            )
+          expect(yield* latest()).toEqual([
+            ["here", 43, 102, 3],
+            ["mine", 41, 100, 1],
+            ["x", 40, 40, "x"],
+            ["z", 9, 9, "z"]
+          ])
+          expect((yield* store.latestOf({ topic: "a", keys: ["x"] })).get("x")).toEqual(value("x", 40, "x"))
+          yield* store.append([record("a", "e4", null, { key: "x" }), record("a", "e5", 5, { key: "z" })])
+          expect((yield* latest()).map(([key, seq]) => [key, seq])).toEqual([
+            ["here", 43],
+            ["mine", 41],
+            ["z", 45]
+          ])
+          expect(yield* store.head("nothing")).toBeUndefined()
         }))
     })
   })

@@ -403,6 +403,31 @@ export const groupStoreSuite = <E>(
           ])
         }))
 
+      test("pages the states of a group: each once, in the order of the topics", (store) =>
+        Effect.gen(function* () {
+          const topics = ["a", "a.b", "b", "c", "d.a", "e"]
+          const begun = topics.filter((_, i) => i % 2 === 0)
+          yield* register(store, "paged", { positions: new Map(begun.map((topic) => [topic, 1])) })
+          yield* register(store, "other", { positions: new Map([["c.c", 1]]) })
+          for (const topic of topics) {
+            yield* store.modify({ group: "paged", topic }, (state) => [0, state ?? Group.initial("g", 1)])
+          }
+          const found: Array<string> = []
+          for (;;) {
+            const after = found.at(-1)
+            const page = yield* store.topicsOf("paged", {
+              limit: 2,
+              ...(after === undefined ? {} : { after })
+            })
+            expect(page.every(({ group, state }) => group === "paged" && state.floor === 1)).toBe(true)
+            if (page.length === 0) break
+            found.push(...page.map(({ topic }) => topic))
+          }
+          expect(found).toEqual(topics)
+          expect((yield* store.topicsOf("paged", { after: "b", limit: 9 })).length).toBe(3)
+          expect(yield* store.topicsOf("nobody", { limit: 9 })).toEqual([])
+        }))
+
       test("holds every part of a state", (store) =>
         Effect.gen(function* () {
           const entry = {

@@ -60,6 +60,8 @@ export const outboxStoreSuite = <E>(
           expect(JSON.parse(claimed!.event.body)).toEqual({ ...rest, payload })
           expect(claimed!.event).toMatchObject({ id: event.id, topic: event.topic, key: event.key })
           expect(claimed!.attempts).toBe(1)
+          const [entry] = (yield* store.list({ limit: 1 })).items
+          expect(claimed!.addedAt).toBe(entry!.addedAt)
         }))
 
       test("makes an id and a time where there is none", (store) =>
@@ -467,6 +469,29 @@ export const outboxStoreSuite = <E>(
             "1",
             "2"
           ])
+          const first = yield* store.list({ limit: 1, state: "Sent" })
+          const second = yield* store.list({ limit: 1, state: "Sent", after: first.next! })
+          expect([first, second].map(({ items, next }) => [items[0]!.id, next === undefined])).toEqual([
+            ["1", false],
+            ["2", true]
+          ])
+          expect(yield* store.list({ limit: 1, state: "Dead" })).toEqual({ items: [], next: undefined })
+        }))
+
+      test("a page goes on where the one before ended, whatever happens to records meanwhile", (store) =>
+        Effect.gen(function* () {
+          yield* addAll(store, ["1", "2", "3", "4"])
+          const [one, two] = yield* claim(store, { limit: 2 })
+          const first = yield* store.list({ limit: 2 })
+          yield* store.markSent([one!])
+          yield* store.fail(retry([two!], undefined))
+          yield* advance(5)
+          yield* store.purge({ olderThanMs: 1 })
+          yield* add(store, "5")
+          const rest = yield* store.list({ limit: 10, after: first.next! })
+          expect(rest.items.map(({ id }) => id)).toEqual(["3", "4", "5"])
+          // A position that no page ever named is no reason to fail.
+          for (const after of ["", "nowhere", "-1", "1e999"]) yield* store.list({ limit: 1, after })
         }))
 
       test("redrives dead records, those or all, with new attempts, and nothing else", (store) =>
@@ -489,6 +514,38 @@ export const outboxStoreSuite = <E>(
             ["2", 1],
             ["1", 1]
           ])
+        }))
+
+      test("says in a dry run how many dead records would go back to work, and changes nothing", (store) =>
+        Effect.gen(function* () {
+          yield* addAll(store, ["1", "2", "3"])
+          const claims = yield* claim(store)
+          yield* store.fail(retry(claims.slice(0, 2), undefined))
+          const dryRun = { dryRun: true }
+          const topic = "orders.created"
+          const some = ["2", "2", "3", "nothing"].map((id) => ({ topic, id }))
+          expect(yield* store.redrive(some, dryRun)).toBe(1)
+          expect(yield* store.redrive([...some, { topic: "other", id: "1" }], dryRun)).toBe(1)
+          expect(yield* store.redrive([], dryRun)).toBe(0)
+          expect(yield* store.redrive("all", dryRun)).toBe(2)
+          expect(yield* states(store)).toEqual({ "1": "Dead", "2": "Dead", "3": "Claimed" })
+          expect(yield* claim(store)).toEqual([])
+          expect(yield* store.redrive(some)).toBe(1)
+          expect(yield* store.redrive("all", dryRun)).toBe(1)
+        }))
+
+      test("says in a dry run how many records a purge would delete, and deletes none", (store) =>
+        Effect.gen(function* () {
+          yield* addAll(store, ["1", "2", "dead", "pending"])
+          const [first, second, dead] = yield* claim(store, { limit: 3 })
+          yield* store.markSent([first!, second!])
+          yield* store.fail(retry([dead!], undefined))
+          expect(yield* store.purge({ olderThanMs: 100, dryRun: true })).toBe(0)
+          yield* advance(200)
+          expect(yield* store.purge({ olderThanMs: 100, dryRun: true })).toBe(2)
+          expect(yield* store.purge({ olderThanMs: 10_000, dryRun: true })).toBe(0)
+          expect(yield* states(store)).toEqual({ "1": "Sent", "2": "Sent", dead: "Dead", pending: "Pending" })
+          expect(yield* store.purge({ olderThanMs: 100 })).toBe(2)
         }))
 
       test("purges what was sent long ago, and nothing else", (store) =>

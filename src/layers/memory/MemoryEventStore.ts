@@ -8,10 +8,16 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
+import { type EventRecord, type StoredRecord, toLines } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
-import { type AppendResult, EventStore, TopicExists, type TopicInfo } from "../../services/EventStore.ts"
+import {
+  type AppendResult,
+  EventStore,
+  type ReturningRecord,
+  TopicExists,
+  type TopicInfo
+} from "../../services/EventStore.ts"
 import { Ids } from "../../services/Ids.ts"
 
 export interface Options {
@@ -40,8 +46,11 @@ const infoOf = (log: Log): TopicInfo => ({
   storedAt: log.events.at(-1)?.storedAt ?? 0
 })
 
-const put = (log: Log, record: EventRecord, storedAt: number): StoredRecord => {
-  const stored: StoredRecord = { ...record, seq: head(log) + 1, storedAt }
+/** Times never decrease within a topic, and never lie in the future. */
+const put = (log: Log, record: EventRecord, firstStoredAt: number | undefined, now: number): StoredRecord => {
+  const { body, id, key, tombstone, topic } = record
+  const storedAt = Math.max(log.events.at(-1)?.storedAt ?? 0, Math.min(firstStoredAt ?? now, now))
+  const stored: StoredRecord = { topic, id, key, tombstone, body, seq: head(log) + 1, storedAt }
   log.events.push(stored)
   log.seqs.set(record.id, stored.seq)
   if (record.key !== undefined) {
@@ -69,7 +78,7 @@ export const make = Effect.fnUntraced(function* (options: Partial<Options> = {})
     return log
   }
 
-  const appendAll = (batch: ReadonlyArray<EventRecord>): ReadonlyArray<AppendResult> => {
+  const appendAll = (batch: ReadonlyArray<ReturningRecord>): ReadonlyArray<AppendResult> => {
     const now = clock.currentTimeMillisUnsafe()
     const refused = new Set<string>()
     return batch.map((record): AppendResult => {
@@ -82,9 +91,7 @@ export const make = Effect.fnUntraced(function* (options: Partial<Options> = {})
       const log = logOf(topic)
       const known = log.seqs.get(id)
       const stored =
-        known === undefined
-          ? put(log, record, Math.max(now, log.events.at(-1)?.storedAt ?? 0))
-          : log.events[known - log.floor - 1]!
+        known === undefined ? put(log, record, record.firstStoredAt, now) : log.events[known - log.floor - 1]!
       const { seq, storedAt } = stored
       return { _tag: "Appended", topic, id, seq, storedAt, duplicate: known !== undefined }
     })
@@ -124,6 +131,7 @@ export const make = Effect.fnUntraced(function* (options: Partial<Options> = {})
     history: Effect.succeed(history),
     append: (batch) => Effect.sync(() => appendAll(batch)),
     read: (range) => Effect.sync(() => read(range)),
+    readLines: (range) => Effect.sync(() => toLines(read(range))),
     readTime: ({ time, topic }) =>
       Effect.sync(() => {
         const log = logs.get(topic)
@@ -185,8 +193,21 @@ export const make = Effect.fnUntraced(function* (options: Partial<Options> = {})
         if (events.length === 0) return Effect.void
         const log = logOf(topic)
         log.floor = firstSeq - 1
-        for (const { storedAt, ...record } of events) put(log, record, storedAt)
+        const now = clock.currentTimeMillisUnsafe()
+        for (const event of events) {
+          if (!log.seqs.has(event.id)) put(log, event, event.storedAt, now)
+        }
         return Effect.void
+      }),
+    restoreLatest: ({ records, topic }) =>
+      Effect.sync(() => {
+        const log = logs.get(topic)
+        if (log === undefined) return
+        for (const record of records) {
+          const { key, seq } = record
+          if (key === undefined || seq > log.floor || seq <= (log.latest.get(key)?.seq ?? 0)) continue
+          log.latest.set(key, record)
+        }
       }),
     changes: Stream.empty
   })

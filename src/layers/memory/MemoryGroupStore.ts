@@ -95,11 +95,13 @@ export const make = Effect.fnUntraced(function* () {
           return state === undefined ? [] : [{ group, topic, state }]
         })
       ),
-    topicsOf: (group) =>
+    topicsOf: (group, page) =>
       Effect.sync(() =>
         [...(groups.get(group)?.states ?? [])]
           .map(([topic, state]) => ({ group, topic, state }))
+          .filter(({ topic }) => page?.after === undefined || topic > page.after)
           .sort((a, b) => byName(a.topic, b.topic))
+          .slice(0, page?.limit)
       ),
 
     changes: Stream.empty

@@ -31,17 +31,14 @@ const lineOf = (row: Row): string | undefined =>
 
 const rowKey = (topic: string, id: string): string => `${topic} ${id}`
 
-const byPosition = (a: Row, b: Row): number => a.position - b.position
-
 export const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits) {
   const clock = yield* Clock.Clock
   const ids = yield* Ids
   const added = yield* PubSub.sliding<void>(1)
+  /** In their order. */
   const rows = new Map<string, Row>()
   let position = 0
   let paused = false
-
-  const inOrder = (): ReadonlyArray<Row> => [...rows.values()].sort(byPosition)
 
   const entryOf = (row: Row): OutboxEntry => {
     const { state } = row.record
@@ -101,7 +98,7 @@ export const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.
     const claims: Array<OutboxClaim> = []
     /** Lines with a record before this one that is not done and not part of this batch. */
     const taken = new Set<string>()
-    for (const row of inOrder()) {
+    for (const row of rows.values()) {
       if (claims.length >= claim.limit) break
       if (isDone(row)) continue
       const line = lineOf(row)
@@ -122,7 +119,7 @@ export const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.
         continue
       }
       row.record = claimed.success
-      claims.push({ token, event: row.event, attempts: row.record.attempts })
+      claims.push({ token, event: row.event, attempts: row.record.attempts, addedAt: row.addedAt })
     }
     return claims
   }
@@ -196,7 +193,7 @@ export const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.
     }),
     list: ({ after, limit, state }) =>
       Effect.sync(() => {
-        const found = inOrder().filter(
+        const found = [...rows.values()].filter(
           (row) =>
             (state === undefined || row.record.state._tag === state) &&
             (after === undefined || row.position > Number(after))
@@ -207,32 +204,43 @@ export const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.
           next: found.length > limit ? String(page.at(-1)!.position) : undefined
         }
       }),
-    redrive: (which) =>
+    redrive: (which, { dryRun = false } = {}) =>
       Effect.sync(() => {
         const chosen =
           which === "all"
-            ? inOrder()
-            : which.flatMap(({ id, topic }) => {
-                const row = rows.get(rowKey(topic, id))
-                return row === undefined ? [] : [row]
-              })
+            ? [...rows.values()]
+            : new Set(
+                which.flatMap(({ id, topic }) => {
+                  const row = rows.get(rowKey(topic, id))
+                  return row === undefined ? [] : [row]
+                })
+              )
         let redriven = 0
         for (const row of chosen) {
           const next = Outbox.redriveResult(row.record)
           if (Result.isFailure(next)) continue
+          if (dryRun) {
+            redriven++
+            continue
+          }
           row.record = next.success
           row.position = ++position
+          const key = rowKey(row.event.topic, row.event.id)
+          rows.delete(key)
+          rows.set(key, row)
           redriven++
         }
-        if (redriven > 0) PubSub.publishUnsafe(added, undefined)
+        if (redriven > 0 && !dryRun) PubSub.publishUnsafe(added, undefined)
         return redriven
       }),
-    purge: ({ olderThanMs }) =>
+    purge: ({ dryRun = false, olderThanMs }) =>
       Effect.sync(() => {
         const before = clock.currentTimeMillisUnsafe() - olderThanMs
         let purged = 0
         for (const [key, { record }] of rows) {
-          if (record.state._tag === "Sent" && record.state.at < before && rows.delete(key)) purged++
+          if (record.state._tag !== "Sent" || record.state.at >= before) continue
+          purged++
+          if (!dryRun) rows.delete(key)
         }
         return purged
       }),

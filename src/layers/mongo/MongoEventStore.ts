@@ -9,6 +9,7 @@ import type { Db } from "mongodb"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
+import { toLines } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { EventStore, TopicExists, type TopicInfo } from "../../services/EventStore.ts"
@@ -17,7 +18,7 @@ import type { Page } from "../../services/Page.ts"
 import { type AppendOptions, makeAppend } from "./appendEvents.ts"
 import { type Found, headOf, readAfter, readTime, seqsOfIds } from "./eventLog.ts"
 import { makeHeads } from "./knownTopics.ts"
-import { catchUp, latestByKey, latestOf } from "./latestEvents.ts"
+import { catchUp, latestByKey, latestOf, restoreLatest } from "./latestEvents.ts"
 import { MongoDatabase } from "./MongoDatabase.ts"
 import { restoreTopic } from "./restoreTopic.ts"
 import { collection, type TopicDocument } from "./schema.ts"
@@ -142,6 +143,8 @@ const make = Effect.fnUntraced(function* (given: Partial<Options> = {}) {
     history: Effect.succeed(database.history),
     append,
     read: (range) => database.use("EventStore.read", (db) => readAfter(db, range)),
+    readLines: (range) =>
+      database.use("EventStore.readLines", async (db) => toLines(await readAfter(db, range))),
     readTime: ({ time, topic }) => database.use("EventStore.readTime", (db) => readTime(db, topic, time)),
     head: (topic) =>
       database.use("EventStore.head", async (db) => {
@@ -165,10 +168,15 @@ const make = Effect.fnUntraced(function* (given: Partial<Options> = {}) {
     restore: (args) =>
       Effect.flatMap(
         database.use("EventStore.restore", (db) =>
-          restoreTopic(db, args, { leaseMs: options.restoreLeaseMs, token: ids.next() })
+          restoreTopic(db, args, {
+            leaseMs: options.restoreLeaseMs,
+            now: database.now(),
+            token: ids.next()
+          })
         ),
         (restored) => (restored ? Effect.void : Effect.fail(new TopicExists({ topic: args.topic })))
       ),
+    restoreLatest: (args) => database.use("EventStore.restoreLatest", (db) => restoreLatest(db, args)),
     changes: topicChanges(database, options, (topic) => own.get(topic)?.seq ?? 0)
   })
 })

@@ -289,11 +289,7 @@ const make = Effect.fnUntraced(function* (given: Partial<Options> = {}) {
         (cursors) => cursors.toSorted((a, b) => byName(a.group, b.group))
       ),
 
-    topicsOf: (group) =>
-      Effect.map(
-        use("topicsOf", () => states.ofGroup(group)),
-        (cursors) => cursors.toSorted((a, b) => byName(a.topic, b.topic))
-      )
+    topicsOf: (group, page) => use("topicsOf", () => states.ofGroup(group, page))
   })
 })
 

@@ -141,7 +141,8 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits,
               found.map((record): OutboxClaim => ({
                 token: tokenOf(token, record._id),
                 event: eventOf(record),
-                attempts: record.attempts
+                attempts: record.attempts,
+                addedAt: record.addedAt.getTime()
               }))
             )
           )
@@ -176,14 +177,17 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits,
 
     list: ({ after, limit, state }) => use("list", () => commands.list({ state, after, limit })),
 
-    redrive: (which) =>
-      Effect.tap(
-        use("redrive", () => commands.redrive(which)),
-        () => told
-      ),
+    redrive: (which, { dryRun = false } = {}) =>
+      dryRun
+        ? use("redrive", () => commands.countDead(which))
+        : Effect.tap(
+            use("redrive", () => commands.redrive(which)),
+            () => told
+          ),
 
-    purge: ({ olderThanMs }) =>
+    purge: ({ dryRun = false, olderThanMs }) =>
       Effect.gen(function* () {
+        if (dryRun) return yield* use("purge", () => commands.countSent(database.now() - olderThanMs))
         let purged = 0
         for (;;) {
           const some = yield* use("purge", () => commands.purge(database.now() - olderThanMs))

@@ -10,11 +10,11 @@ import { type Db, MongoBulkWriteError } from "mongodb"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import { type EventRecord, utf8Length } from "../../domain/Event.ts"
-import type { AppendResult } from "../../services/EventStore.ts"
+import type { AppendResult, ReturningRecord } from "../../services/EventStore.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { isDuplicateKey } from "./attempts.ts"
 import { type Head, headBehind, headOf, placesOf, topicOf } from "./eventLog.ts"
-import { arrive, documentOf, fitting } from "./eventWrites.ts"
+import { arrive, fitting, inOrder } from "./eventWrites.ts"
 import { makeHeads, makeLanes, pause } from "./knownTopics.ts"
 import type { MongoDatabase } from "./MongoDatabase.ts"
 import { rescue } from "./restoreTopic.ts"
@@ -51,7 +51,7 @@ interface Place {
 /** What a batch holds of one topic. */
 interface Part {
   readonly topic: string
-  readonly records: ReadonlyArray<EventRecord>
+  readonly records: ReadonlyArray<ReturningRecord>
   readonly placed: Map<string, Place>
   /** Own or others' events that stand where nobody reads; they go before their ids are used again. */
   sunk: Array<{ readonly id: string; readonly seq: number }>
@@ -150,7 +150,7 @@ export const makeAppend = Effect.fnUntraced(function* (
   /** After a collision: which of the events the log holds by now. The floor is read after them. */
   const recognise = (
     part: Part,
-    records: ReadonlyArray<EventRecord>
+    records: ReadonlyArray<ReturningRecord>
   ): Effect.Effect<boolean, StoreUnavailable> =>
     Effect.map(
       database.use(operation, async (db) => {
@@ -192,15 +192,14 @@ export const makeAppend = Effect.fnUntraced(function* (
         let progress = before === undefined && head !== undefined
         if (head !== undefined) {
           const { seq, storedAt } = head
-          const time = Math.max(storedAt, database.now())
-          const documents = fitting(open.map((record, i) => documentOf(record, seq + 1 + i, time)))
+          const documents = fitting(inOrder(open, { seq, storedAt }, database.now()))
           const { collided, count } = yield* Effect.tapError(insert(documents), () =>
             Effect.sync(() => heads.delete(topic))
           )
-          for (const { _id, id } of documents.slice(0, count)) {
-            part.placed.set(id, { seq: _id.seq, storedAt: time, duplicate: false, isSettled: false })
+          for (const { _id, id, storedAt } of documents.slice(0, count)) {
+            head = { seq: _id.seq, storedAt }
+            part.placed.set(id, { ...head, duplicate: false, isSettled: false })
           }
-          if (count > 0) head = { seq: seq + count, storedAt: time }
           if (!collided) {
             heads.set(topic, head)
             collisions = 0
@@ -302,10 +301,12 @@ export const makeAppend = Effect.fnUntraced(function* (
     // No string has more than three bytes a unit: most bodies need no count.
     (body.length * 3 > maxBodyBytes && utf8Length(body) > maxBodyBytes)
 
-  return (batch: ReadonlyArray<EventRecord>): Effect.Effect<ReadonlyArray<AppendResult>, StoreUnavailable> =>
+  return (
+    batch: ReadonlyArray<ReturningRecord>
+  ): Effect.Effect<ReadonlyArray<AppendResult>, StoreUnavailable> =>
     Effect.gen(function* () {
       const refused = new Set<string>()
-      const unique = new Map<string, Map<string, EventRecord>>()
+      const unique = new Map<string, Map<string, ReturningRecord>>()
       const reasons = batch.map((record) => {
         if (refused.has(record.topic)) return "behind_refused" as const
         if (isTooLarge(record)) {
@@ -326,7 +327,7 @@ export const makeAppend = Effect.fnUntraced(function* (
         return yield* first.failure
       }
       const byTopic = new Map(parts.map((part) => [part.topic, part]))
-      const answered = new Set<EventRecord>()
+      const answered = new Set<ReturningRecord>()
       return batch.map((record, i): AppendResult => {
         const { id, topic } = record
         const reason = reasons[i]

@@ -1,8 +1,9 @@
 /** What every write to the log is made of: documents, commands of a bounded size, and a topic's first document. */
 import type { Db } from "mongodb"
 import type { EventRecord } from "../../domain/Event.ts"
+import type { ReturningRecord } from "../../services/EventStore.ts"
 import { isDuplicateKey } from "./attempts.ts"
-import { seqsOf } from "./eventLog.ts"
+import { type Head, seqsOf } from "./eventLog.ts"
 import { collection, type EventDocument, type TopicDocument } from "./schema.ts"
 
 /** So many events go in one command, and so many bytes of them at most. */
@@ -20,7 +21,7 @@ export const fitting = (documents: ReadonlyArray<EventDocument>): ReadonlyArray<
   return documents.slice(0, count)
 }
 
-export const documentOf = (record: EventRecord, seq: number, storedAt: number): EventDocument => ({
+const documentOf = (record: EventRecord, seq: number, storedAt: number): EventDocument => ({
   _id: { topic: record.topic, seq },
   topic: record.topic,
   id: record.id,
@@ -29,6 +30,19 @@ export const documentOf = (record: EventRecord, seq: number, storedAt: number): 
   body: record.body,
   storedAt
 })
+
+/** Events behind the end of their topic. Times never decrease within it, and never lie in the future. */
+export const inOrder = (
+  records: ReadonlyArray<ReturningRecord>,
+  { seq, storedAt }: Head,
+  now: number
+): ReadonlyArray<EventDocument> => {
+  let time = storedAt
+  return records.map((record, i) => {
+    time = Math.max(time, Math.min(record.firstStoredAt ?? now, now))
+    return documentOf(record, seq + 1 + i, time)
+  })
+}
 
 /** A topic before its first event. */
 const newTopic = {

@@ -74,6 +74,8 @@ export const storedOf = ({ changes, life, revision, whole }: GroupStateDocument)
   changes: changes.reduce((sum, part) => sum + Buffer.byteLength(part) + perChange, 0)
 })
 
+const byTopic = (a: GroupCursor, b: GroupCursor): number => (a.topic < b.topic ? -1 : 1)
+
 const initialOf = ({ floor, generation }: Position): GroupState => initial(generation, floor)
 
 /** How a state is written after that. */
@@ -300,7 +302,11 @@ export const groupStates = (
       return Array.from(cursors, ([group, state]) => ({ group, topic, state }))
     },
 
-    ofGroup: async (group: string): Promise<ReadonlyArray<GroupCursor>> => {
+    ofGroup: async (
+      group: string,
+      page: { readonly after?: string; readonly limit?: number } = {}
+    ): Promise<ReadonlyArray<GroupCursor>> => {
+      const { after, limit = 0 } = page
       const found = await groups.findOne(
         { _id: group, ...present },
         { projection: { life: 1, positions: 1 } }
@@ -308,12 +314,16 @@ export const groupStates = (
       if (found === null) return []
       const cursors = new Map<string, GroupState>()
       for (const position of found.positions) {
+        if (after !== undefined && position.topic <= after) continue
         if (!cursors.has(position.topic)) cursors.set(position.topic, initialOf(position))
       }
-      for await (const document of states.find({ group, life: found.life })) {
+      const behind = after === undefined ? {} : { topic: { $gt: after } }
+      const stored = states.find({ group, ...behind, life: found.life }).sort({ group: 1, topic: 1 })
+      for await (const document of stored.limit(limit)) {
         cursors.set(document.topic, storedOf(document).state)
       }
-      return Array.from(cursors, ([topic, state]) => ({ group, topic, state }))
+      const all = Array.from(cursors, ([topic, state]) => ({ group, topic, state })).sort(byTopic)
+      return limit === 0 ? all : all.slice(0, limit)
     }
   }
 }

@@ -8,24 +8,23 @@ import type { Db } from "mongodb"
 import type { StoredRecord } from "../../domain/Event.ts"
 import type { Page } from "../../services/Page.ts"
 import { isDuplicateKey } from "./attempts.ts"
-import { headOf, readableTopic, seqsOf } from "./eventLog.ts"
-import { collection, type EventDocument, type LatestDocument } from "./schema.ts"
+import { headOf, readableTopic, recordOf as eventOf, seqsOf } from "./eventLog.ts"
+import { collection, type LatestDocument } from "./schema.ts"
 
 /** What one step takes in at most. */
 const step = { events: 2_000, bytes: 8 * 1024 * 1024 }
 
 /** What is stored is a value and never an expression: `$literal` keeps the server from looking inside. */
-const put = (event: EventDocument, key: string) => {
-  const { _id, body, id, storedAt, topic } = event
-  const isTombstone = event.tombstone === true
+const put = (event: StoredRecord, key: string) => {
+  const { body, id, seq, storedAt, tombstone, topic } = event
   const latest: LatestDocument = {
     _id: { topic, key },
     topic,
-    seq: _id.seq,
+    seq,
     storedAt,
     id,
-    tombstone: isTombstone,
-    body: isTombstone ? "" : body
+    tombstone,
+    body: tombstone ? "" : body
   }
   return {
     updateOne: {
@@ -33,7 +32,7 @@ const put = (event: EventDocument, key: string) => {
       update: [
         {
           $replaceWith: {
-            $cond: [{ $gte: [{ $ifNull: ["$seq", 0] }, _id.seq] }, "$$ROOT", { $literal: latest }]
+            $cond: [{ $gte: [{ $ifNull: ["$seq", 0] }, seq] }, "$$ROOT", { $literal: latest }]
           }
         }
       ],
@@ -43,7 +42,7 @@ const put = (event: EventDocument, key: string) => {
 }
 
 /** Two hubs that meet a new key at once: one of them inserts it, and the other has to look again. */
-const putAll = async (db: Db, events: ReadonlyMap<string, EventDocument>): Promise<void> => {
+const putAll = async (db: Db, events: ReadonlyMap<string, StoredRecord>): Promise<void> => {
   if (events.size === 0) return
   const operations = Array.from(events, ([key, event]) => put(event, key))
   for (let attempt = 1; ; attempt++) {
@@ -59,7 +58,7 @@ const putAll = async (db: Db, events: ReadonlyMap<string, EventDocument>): Promi
 /** One step towards a seq; answers how far it got. */
 export const catchUpStep = async (db: Db, topic: string, from: number, to: number): Promise<number> => {
   const last = Math.min(to, from + step.events)
-  const newest = new Map<string, EventDocument>()
+  const newest = new Map<string, StoredRecord>()
   let reached = last
   let bytes = 0
   const events = collection(db, "events").find(
@@ -67,7 +66,7 @@ export const catchUpStep = async (db: Db, topic: string, from: number, to: numbe
     { sort: { _id: 1 }, batchSize: step.events + 1 }
   )
   for await (const event of events) {
-    if (event.key !== undefined) newest.set(event.key, event)
+    if (event.key !== undefined) newest.set(event.key, eventOf(event))
     bytes += event.body.length
     if (bytes < step.bytes) continue
     reached = event._id.seq
@@ -141,4 +140,18 @@ export const latestByKey = async (
     .toArray()
   const items = found.slice(0, limit).map(recordOf)
   return { items, next: found.length > limit ? items.at(-1)?.key : undefined }
+}
+
+/** The last events of keys that were trimmed. A key whose later event stands here keeps that. */
+export const restoreLatest = async (
+  db: Db,
+  { records, topic }: { readonly topic: string; readonly records: ReadonlyArray<StoredRecord> }
+): Promise<void> => {
+  const found = await readableTopic(db, topic)
+  if (found === undefined) return
+  const newest = new Map<string, StoredRecord>()
+  for (const record of records) {
+    if (record.key !== undefined && record.seq <= found.floor) newest.set(record.key, record)
+  }
+  await putAll(db, newest)
 }

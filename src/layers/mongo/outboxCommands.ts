@@ -65,6 +65,31 @@ const entryOf = (record: OutboxDocument): OutboxEntry => ({
   event: eventOf(record)
 })
 
+const countedStates: ReadonlyArray<State> = [
+  "pending",
+  "waiting",
+  "blocked",
+  "claimed",
+  "sent",
+  "dead",
+  "paused"
+]
+
+/** Records of each state that are counted, when somebody asks how many there are. */
+const countedAtMost = 100_000
+
+type Which = "all" | ReadonlyArray<{ readonly topic: string; readonly id: string }>
+
+/** Dead records: these, a filter a topic, or all. */
+const deadOnes = (which: Which): ReadonlyArray<Filter<OutboxDocument>> =>
+  which === "all"
+    ? [{ state: "dead" }]
+    : [...Map.groupBy(which, ({ topic }) => topic)].map(([topic, some]) => ({
+        topic,
+        id: { $in: some.map(({ id }) => id) },
+        state: "dead"
+      }))
+
 export const outboxCommands = (
   collection: Collection<OutboxDocument>,
   now: () => number,
@@ -186,10 +211,18 @@ export const outboxCommands = (
       return { requeued: changed.length - dead.length, dead: dead.length }
     },
 
+    /** A bounded walk over the index by state: what was sent in a day may be millions. */
     stats: async (): Promise<OutboxStats> => {
+      const [first = [], ...others] = countedStates.map((state) => [
+        { $match: { state } },
+        { $sort: { state: 1, _id: 1 } },
+        { $limit: countedAtMost },
+        { $group: { _id: "$state", n: { $sum: 1 }, oldest: { $min: "$addedAt" } } }
+      ])
       const rows = await collection
         .aggregate<{ readonly _id: State; readonly n: number; readonly oldest: Date | null }>([
-          { $group: { _id: "$state", n: { $sum: 1 }, oldest: { $min: "$addedAt" } } }
+          ...first,
+          ...others.map((pipeline) => ({ $unionWith: { coll: collection.collectionName, pipeline } }))
         ])
         .toArray()
       const counts = { Pending: 0, Blocked: 0, Claimed: 0, Sent: 0, Dead: 0 }
@@ -228,23 +261,20 @@ export const outboxCommands = (
       }
     },
 
-    redrive: async (
-      which: "all" | ReadonlyArray<{ readonly topic: string; readonly id: string }>
-    ): Promise<number> => {
-      if (which === "all") {
-        return (await collection.updateMany({ state: "dead" }, pipelines.redriven)).matchedCount
-      }
-      if (which.length === 0) return 0
-      const updates = [...Map.groupBy(which, ({ topic }) => topic)].map(
-        ([topic, some]): AnyBulkWriteOperation<OutboxDocument> => ({
-          updateMany: {
-            filter: { topic, id: { $in: some.map(({ id }) => id) }, state: "dead" },
-            update: pipelines.redriven
-          }
-        })
-      )
-      return (await collection.bulkWrite(updates)).matchedCount
+    countDead: async (which: Which): Promise<number> => {
+      const filters = deadOnes(which)
+      return filters.length === 0 ? 0 : collection.countDocuments({ $or: [...filters] })
     },
+
+    redrive: async (which: Which): Promise<number> => {
+      const updates = deadOnes(which).map((filter): AnyBulkWriteOperation<OutboxDocument> => ({
+        updateMany: { filter, update: pipelines.redriven }
+      }))
+      return updates.length === 0 ? 0 : (await collection.bulkWrite(updates)).matchedCount
+    },
+
+    countSent: (sentBefore: number): Promise<number> =>
+      collection.countDocuments({ state: "sent", sentAt: { $lt: new Date(sentBefore) } }),
 
     /** Answers how many went; none: there is no more to do. */
     purge: async (sentBefore: number): Promise<number> => {

@@ -9,10 +9,10 @@
  * back; when it holds a seq that is to be restored, then the topic is not absent, and it is the restore that yields.
  */
 import { type Db, MongoError } from "mongodb"
-import type { EventRecord } from "../../domain/Event.ts"
+import type { Restoration } from "../../services/EventStore.ts"
 import { isDuplicateKey } from "./attempts.ts"
 import { headOf, topicOf } from "./eventLog.ts"
-import { arrive, deleteSeqs, documentOf, fitting } from "./eventWrites.ts"
+import { arrive, deleteSeqs, fitting, inOrder } from "./eventWrites.ts"
 import { collection, type EventDocument, type TopicDocument } from "./schema.ts"
 
 type Restoring = NonNullable<TopicDocument["restoring"]>
@@ -97,12 +97,8 @@ const hold = async (
  */
 export const restoreTopic = async (
   db: Db,
-  args: {
-    readonly topic: string
-    readonly firstSeq: number
-    readonly events: ReadonlyArray<EventRecord & { readonly storedAt: number }>
-  },
-  { leaseMs, token }: { readonly leaseMs: number; readonly token: string }
+  args: Restoration,
+  { leaseMs, now, token }: { readonly leaseMs: number; readonly now: number; readonly token: string }
 ): Promise<boolean> => {
   const { firstSeq, topic } = args
   if (!(await rescue(db, topic, { leaseMs, token }))) {
@@ -117,9 +113,9 @@ export const restoreTopic = async (
     await deleteSeqs(db, topic, firstSeq, last)
     await giveUp(db, topic, token)
   }
-  let open: ReadonlyArray<EventDocument> = events.map((event, i) =>
-    documentOf(event, firstSeq + i, event.storedAt)
-  )
+  const returning = events.map(({ storedAt, ...event }) => ({ ...event, firstStoredAt: storedAt }))
+  let open: ReadonlyArray<EventDocument> = inOrder(returning, { seq: firstSeq - 1, storedAt: 0 }, now)
+  const { storedAt } = open.at(-1)!
   while (open.length > 0) {
     const part = fitting(open)
     await hold(db, topic, { token, from: firstSeq, to: last }, leaseMs)
@@ -141,7 +137,7 @@ export const restoreTopic = async (
       {
         $set: {
           head: last,
-          storedAt: events.at(-1)!.storedAt,
+          storedAt,
           floor: firstSeq - 1,
           latestTo: firstSeq - 1,
           trimmedTo: firstSeq - 1,

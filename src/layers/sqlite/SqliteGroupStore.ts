@@ -178,10 +178,10 @@ const make = Effect.gen(function* () {
           }))
       ),
 
-    topicsOf: (group) =>
+    topicsOf: (group, page) =>
       db.read("GroupStore.topicsOf", (statements) =>
         statements
-          .all<{ readonly topic: string }>("topicsOfGroup", group)
+          .all<{ readonly topic: string }>("topicsOfGroup", group, page?.after ?? "", page?.limit ?? -1)
           .map(({ topic }): GroupCursor => ({ group, topic, state: stateOf(statements, group, topic)! }))
       ),
 

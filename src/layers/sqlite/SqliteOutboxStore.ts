@@ -36,12 +36,13 @@ const refOf = (claim: OutboxClaim): ClaimRef => {
 
 const claimsOf = (
   batch: string,
-  { attempts, positions, records }: PackedClaims
+  { addedAt, attempts, positions, records }: PackedClaims
 ): ReadonlyArray<OutboxClaim> =>
   unpackRecords(records).map((event, i) => ({
     token: tokenOf(positions[i]!, batch),
     event,
-    attempts: attempts[i]!
+    attempts: attempts[i]!,
+    addedAt: addedAt[i]!
   }))
 
 const indexesOf = (
@@ -168,13 +169,16 @@ const make = Effect.fnUntraced(function* (limits: EventLimits = Settings.limits)
     list: ({ after, limit, state }) =>
       db.write("outbox", "list", { state, after: after === undefined ? 0 : Number(after), limit }),
 
-    redrive: (which) =>
-      Effect.suspend(() => db.write("outbox", "redrive", { which, now: now() })).pipe(
-        Effect.tap(() => Effect.sync(() => PubSub.publishUnsafe(added, undefined)))
-      ),
+    redrive: (which, { dryRun = false } = {}) =>
+      dryRun
+        ? db.write("outbox", "countDead", { which })
+        : Effect.suspend(() => db.write("outbox", "redrive", { which, now: now() })).pipe(
+            Effect.tap(() => Effect.sync(() => PubSub.publishUnsafe(added, undefined)))
+          ),
 
-    purge: ({ olderThanMs }) =>
+    purge: ({ dryRun = false, olderThanMs }) =>
       Effect.gen(function* () {
+        if (dryRun) return yield* db.write("outbox", "countSent", { sentBefore: now() - olderThanMs })
         let purged = 0
         for (;;) {
           const some = yield* db.write("outbox", "purge", {

@@ -2,7 +2,8 @@
  * Writes to the event log. They run in the writer's transaction, on the only connection that writes to these
  * tables: what is remembered of a topic between two commands is true, until a transaction is rolled back.
  */
-import type { EventRecord } from "../../domain/Event.ts"
+import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
+import type { Restoration } from "../../services/EventStore.ts"
 import { outcomes, type PackedRecords, type PackedResults, unpackRecords } from "./packedAppend.ts"
 import type { Statements } from "./statements.ts"
 
@@ -18,6 +19,10 @@ interface TopicRow {
   readonly floor: number
   readonly stored_at: number
 }
+
+/** Times never decrease within a topic, and never lie in the future. */
+const timeOf = (state: TopicState, firstStoredAt: number, now: number): number =>
+  Math.max(state.storedAt, Math.min(firstStoredAt, now))
 
 /** How many events one trim forgets at most, so that it does not hold up the commits of others for long. */
 const trimChunk = 500
@@ -63,7 +68,9 @@ export const eventCommands = (statements: Statements) => {
     readonly maxLength: number
     readonly now: number
   }): PackedResults => {
+    const { now } = args
     const records = unpackRecords(args.records)
+    const { firstStoredAts } = args.records
     const refused = new Set<string>()
     const grown = new Set<TopicState>()
     const results = {
@@ -83,20 +90,21 @@ export const eventCommands = (statements: Statements) => {
         return
       }
       const state = find(topic) ?? create(topic, 0)
-      if (insert(state, record, Math.max(args.now, state.storedAt))) {
+      const first = firstStoredAts?.[i] ?? now
+      if (insert(state, record, timeOf(state, Number.isNaN(first) ? now : first, now))) {
         grown.add(state)
         results.seqs[i] = state.head
         results.storedAts[i] = state.storedAt
         return
       }
-      const first = statements.get<{ readonly seq: number; readonly stored_at: number }>(
+      const known = statements.get<{ readonly seq: number; readonly stored_at: number }>(
         "eventById",
         state.id,
         id
       )!
       results.outcomes[i] = outcomes.indexOf("duplicate")
-      results.seqs[i] = first.seq
-      results.storedAts[i] = first.stored_at
+      results.seqs[i] = known.seq
+      results.storedAts[i] = known.stored_at
     })
     for (const state of grown) statements.run("growTopic", state.head, state.storedAt, state.id)
     return results
@@ -127,21 +135,29 @@ export const eventCommands = (statements: Statements) => {
     return { floor: low, done: low < bound || bound < row.floor + trimChunk }
   }
 
-  const restore = (args: {
-    readonly topic: string
-    readonly firstSeq: number
-    readonly events: ReadonlyArray<EventRecord & { readonly storedAt: number }>
-  }): { readonly exists: boolean } => {
+  const restore = (args: Restoration & { readonly now: number }): { readonly exists: boolean } => {
     if (find(args.topic) !== undefined) return { exists: true }
     if (args.events.length === 0) return { exists: false }
     const state = create(args.topic, args.firstSeq - 1)
-    for (const event of args.events) insert(state, event, event.storedAt)
+    for (const event of args.events) insert(state, event, timeOf(state, event.storedAt, args.now))
     statements.run("growTopic", state.head, state.storedAt, state.id)
     return { exists: false }
   }
 
+  const restoreLatest = (args: {
+    readonly topic: string
+    readonly records: ReadonlyArray<StoredRecord>
+  }): void => {
+    const row = statements.get<TopicRow>("topic", args.topic)
+    if (row === undefined) return
+    for (const { body, id, key, seq, storedAt } of args.records) {
+      if (key === undefined || seq > row.floor) continue
+      statements.run("restoreLatest", row.id, key, seq, storedAt, id, body)
+    }
+  }
+
   return {
-    commands: { append, trim, restore },
+    commands: { append, trim, restore, restoreLatest },
     /** The transaction was rolled back: what was remembered may not be true. */
     forget: () => topics.clear()
   }

@@ -26,6 +26,7 @@ export interface PackedClaims {
   readonly records: PackedRecords
   readonly positions: ReadonlyArray<number>
   readonly attempts: ReadonlyArray<number>
+  readonly addedAt: ReadonlyArray<number>
 }
 
 /** Claims with the same token. */
@@ -43,11 +44,11 @@ interface ReadyRow {
   readonly key: string | null
   readonly tombstone: number
   readonly body: string
+  readonly added_at: number
   readonly attempts: number
 }
 
 interface ListRow extends ReadyRow {
-  readonly added_at: number
   readonly state: RecordState
   readonly not_before: number | null
   readonly worker: string | null
@@ -163,7 +164,22 @@ const isPaused = (statements: Statements): boolean =>
 /** Records went from one state to another. */
 type Moved = (from: RecordState, to: RecordState, count: number) => void
 
+type Which = "all" | ReadonlyArray<{ readonly topic: string; readonly id: string }>
+
 export const outboxCommands = (statements: Statements) => {
+  /** Of dead records: these, or all. */
+  const deadPositions = (which: Which): ReadonlyArray<number> =>
+    which === "all"
+      ? statements.all<{ readonly position: number }>("deadRecords").map((row) => row.position)
+      : [
+          ...new Set(
+            which.flatMap(({ id, topic }) => {
+              const row = statements.get<{ readonly position: number }>("deadRecord", topic, id)
+              return row === undefined ? [] : [row.position]
+            })
+          )
+        ]
+
   /** Keeps the counts of a command that moves records between states. Adding and removing count by themselves. */
   const counting = <A>(command: (moved: Moved) => A): A => {
     const changes = new Map<RecordState, number>()
@@ -268,8 +284,9 @@ export const outboxCommands = (statements: Statements) => {
   ): PackedClaims => {
     const positions: Array<number> = []
     const attempts: Array<number> = []
+    const addedAt: Array<number> = []
     const events: Array<EventRecord> = []
-    if (isPaused(statements)) return { records: packRecords(events), positions, attempts }
+    if (isPaused(statements)) return { records: packRecords(events), positions, attempts, addedAt }
     moved("waiting", "pending", statements.run("wakeDue", args.now))
     /** Per line: up to where nothing is open but what this batch has; or it is held up, and up to where it is blocked. */
     const lines = new Map<string, { readonly isFree: boolean; readonly to: number }>()
@@ -310,6 +327,7 @@ export const outboxCommands = (statements: Statements) => {
         }
         positions.push(row.position)
         attempts.push(row.attempts + 1)
+        addedAt.push(row.added_at)
         events.push(eventOf(row))
       }
       if (rows.length < args.limit) break
@@ -321,7 +339,7 @@ export const outboxCommands = (statements: Statements) => {
       }
       moved("pending", "claimed", positions.length)
     }
-    return { records: packRecords(events), positions, attempts }
+    return { records: packRecords(events), positions, attempts, addedAt }
   }
 
   return {
@@ -397,17 +415,11 @@ export const outboxCommands = (statements: Statements) => {
       }
     },
 
-    redrive: (args: {
-      readonly which: "all" | ReadonlyArray<{ readonly topic: string; readonly id: string }>
-      readonly now: number
-    }): number => {
-      const positions =
-        args.which === "all"
-          ? statements.all<ListRow>("listState", "dead", 0, -1).map((row) => row.position)
-          : args.which.flatMap(({ id, topic }) => {
-              const row = statements.get<{ readonly position: number }>("deadRecord", topic, id)
-              return row === undefined ? [] : [row.position]
-            })
+    countDead: ({ which }: { readonly which: Which }): number =>
+      which === "all" ? statements.get<{ readonly n: number }>("allDead")!.n : deadPositions(which).length,
+
+    redrive: (args: { readonly which: Which; readonly now: number }): number => {
+      const positions = deadPositions(args.which)
       for (const position of positions) {
         const row = statements.get<ListRow>("takeRecord", position)!
         statements.run(
@@ -423,6 +435,9 @@ export const outboxCommands = (statements: Statements) => {
       }
       return positions.length
     },
+
+    countSent: (args: { readonly sentBefore: number }): number =>
+      statements.get<{ readonly n: number }>("sentBefore", args.sentBefore)!.n,
 
     purge: (args: { readonly sentBefore: number; readonly limit: number }): number =>
       statements.run("purge", args.sentBefore, args.limit),

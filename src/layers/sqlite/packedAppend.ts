@@ -4,7 +4,7 @@
  * What crosses is copied field by field, names of fields included, on both sides. As lists it costs a third.
  */
 import type { EventRecord } from "../../domain/Event.ts"
-import type { AppendResult } from "../../services/EventStore.ts"
+import type { AppendResult, ReturningRecord } from "../../services/EventStore.ts"
 
 export interface PackedRecords {
   readonly topics: ReadonlyArray<string>
@@ -16,6 +16,8 @@ export interface PackedRecords {
   /** The events that are tombstones. */
   readonly tombstones: ReadonlyArray<number>
   readonly bodies: ReadonlyArray<string>
+  /** When they were stored the first time; NaN: they never were. None: no event was. */
+  readonly firstStoredAts: Float64Array | undefined
 }
 
 /** What became of an event, in this order. */
@@ -28,7 +30,7 @@ export interface PackedResults {
   readonly storedAts: Float64Array
 }
 
-export const packRecords = (records: ReadonlyArray<EventRecord>): PackedRecords => {
+export const packRecords = (records: ReadonlyArray<ReturningRecord>): PackedRecords => {
   const indexes = new Map<string, number>()
   const topicOf = new Uint32Array(records.length)
   const ids: Array<string> = []
@@ -36,7 +38,8 @@ export const packRecords = (records: ReadonlyArray<EventRecord>): PackedRecords 
   const keys: Array<string | undefined> = []
   const tombstones: Array<number> = []
   let hasKeys = false
-  records.forEach(({ body, id, key, tombstone, topic }, i) => {
+  let firstStoredAts: Float64Array | undefined
+  records.forEach(({ body, firstStoredAt, id, key, tombstone, topic }, i) => {
     let index = indexes.get(topic)
     if (index === undefined) indexes.set(topic, (index = indexes.size))
     topicOf[i] = index
@@ -45,6 +48,10 @@ export const packRecords = (records: ReadonlyArray<EventRecord>): PackedRecords 
     keys.push(key)
     if (key !== undefined) hasKeys = true
     if (tombstone) tombstones.push(i)
+    if (firstStoredAt !== undefined) {
+      firstStoredAts ??= new Float64Array(records.length).fill(NaN)
+      firstStoredAts[i] = firstStoredAt
+    }
   })
   return {
     topics: [...indexes.keys()],
@@ -52,7 +59,8 @@ export const packRecords = (records: ReadonlyArray<EventRecord>): PackedRecords 
     ids,
     keys: hasKeys ? keys : undefined,
     tombstones,
-    bodies
+    bodies,
+    firstStoredAts
   }
 }
 

@@ -36,12 +36,21 @@ export const sql = {
   eventById: "SELECT seq, stored_at FROM events WHERE topic_id = ? AND id = ?",
   eventsAfter:
     "SELECT seq, stored_at, id, key, tombstone, body FROM events WHERE topic_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+  // The size of a text is in its row's header: its pages are not read.
+  bodySizes:
+    "SELECT sum(octet_length(body)) AS bytes FROM events WHERE topic_id = ? AND seq > ? AND seq <= ?",
+  // As domain/Event.toJson. What is aggregated comes in the order that the subquery gives it.
+  linesAfter: `SELECT count(*) AS count, min(seq) AS first, max(seq) AS last,
+      CAST(group_concat('{"seq":' || seq || ',"storedAt":' || stored_at || ',' || substr(body, 2) || char(10), '') AS BLOB) AS bytes
+    FROM (SELECT seq, stored_at, body FROM events WHERE topic_id = ? AND seq > ? AND seq <= ? ORDER BY seq)`,
   storedAt: "SELECT stored_at FROM events WHERE topic_id = ? AND seq = ?",
   forgetEvents: "DELETE FROM events WHERE topic_id = ? AND seq <= ?",
 
   // latest by key
   setLatest:
     "INSERT INTO latest (topic_id, key, seq) VALUES (?, ?, ?) ON CONFLICT (topic_id, key) DO UPDATE SET seq = excluded.seq, stored_at = NULL, id = NULL, body = NULL",
+  restoreLatest:
+    "INSERT INTO latest (topic_id, key, seq, stored_at, id, body) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (topic_id, key) DO UPDATE SET seq = excluded.seq, stored_at = excluded.stored_at, id = excluded.id, body = excluded.body WHERE excluded.seq > latest.seq",
   dropLatest: "DELETE FROM latest WHERE topic_id = ? AND key = ?",
   // CROSS JOIN fixes the order: from the few events that go to the rows of their keys, never the other way.
   keepLatest: `UPDATE latest SET stored_at = e.stored_at, id = e.id, body = e.body
@@ -71,7 +80,8 @@ export const sql = {
     "UPDATE group_states SET revision = revision + 1 WHERE group_name = ? AND topic = ? AND revision = ?",
   revision: "SELECT revision FROM group_states WHERE group_name = ? AND topic = ?",
   groupsOfTopic: "SELECT group_name FROM group_states WHERE topic = ? ORDER BY group_name",
-  topicsOfGroup: "SELECT topic FROM group_states WHERE group_name = ? ORDER BY topic",
+  /** A limit of -1 is none. */
+  topicsOfGroup: "SELECT topic FROM group_states WHERE group_name = ? AND topic > ? ORDER BY topic LIMIT ?",
   removeStates: "DELETE FROM group_states WHERE group_name = ?",
   addPart: "INSERT INTO group_parts (group_name, topic, revision, part) VALUES (?, ?, ?, ?)",
   parts: "SELECT part FROM group_parts WHERE group_name = ? AND topic = ? ORDER BY revision",
@@ -85,7 +95,7 @@ export const sql = {
     "UPDATE outbox SET state = 'pending', not_before = NULL WHERE state = 'waiting' AND not_before <= ?",
   anyPending: "SELECT 1 FROM outbox WHERE state = 'pending' LIMIT 1",
   pendingAfter:
-    "SELECT position, topic, id, key, tombstone, body, attempts FROM outbox WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",
+    "SELECT position, topic, id, key, tombstone, body, added_at, attempts FROM outbox WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",
   openBetween:
     "SELECT worker FROM outbox WHERE topic = ? AND key = ? AND key IS NOT NULL AND done_at IS NULL AND position > ? AND position < ? ORDER BY position LIMIT 1",
   blockLine: `UPDATE outbox SET state = 'blocked' WHERE position IN (
@@ -118,10 +128,13 @@ export const sql = {
   addToCount: "UPDATE outbox_counts SET n = n + ? WHERE state = ?",
   oldestInState: "SELECT added_at FROM outbox WHERE state = ? ORDER BY position LIMIT 1",
   listState: `SELECT ${columns} FROM outbox WHERE state = ? AND position > ? ORDER BY position LIMIT ?`,
+  allDead: "SELECT count(*) AS n FROM outbox WHERE state = 'dead'",
+  deadRecords: "SELECT position FROM outbox WHERE state = 'dead' ORDER BY position",
   deadRecord: "SELECT position FROM outbox WHERE topic = ? AND id = ? AND state = 'dead'",
   takeRecord: "DELETE FROM outbox WHERE position = ? RETURNING topic, id, key, tombstone, body, last_error",
   redriveRecord:
     "INSERT INTO outbox (topic, id, key, tombstone, body, added_at, state, last_error) VALUES (?, ?, ?, ?, ?, ?, 'pending', ?)",
+  sentBefore: "SELECT count(*) AS n FROM outbox WHERE state = 'sent' AND done_at < ?",
   purge:
     "DELETE FROM outbox WHERE position IN (SELECT position FROM outbox WHERE state = 'sent' AND done_at < ? LIMIT ?)"
 } as const

@@ -25,6 +25,19 @@ describe("packedAppend", () => {
       })
     ))
 
+  it("keeps when records were stored the first time, and copies nothing where none was", () =>
+    fc.assert(
+      fc.property(fc.array(fc.tuple(record, fc.option(fc.nat(), { nil: undefined }))), (rows) => {
+        const returning = rows.map(([one, firstStoredAt]) =>
+          firstStoredAt === undefined ? one : { ...one, firstStoredAt }
+        )
+        const { firstStoredAts } = structuredClone(packRecords(returning))
+        const times = rows.map(([, time]) => time)
+        if (times.every((time) => time === undefined)) expect(firstStoredAts).toBeUndefined()
+        else expect([...(firstStoredAts ?? [])]).toEqual(times.map((time) => time ?? NaN))
+      })
+    ))
+
   it("gives each record its own result", () =>
     fc.assert(
       fc.property(
