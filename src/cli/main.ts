@@ -6,6 +6,8 @@ import { CliError, Command } from "effect/cli"
 import { runProcess } from "../hub/process.ts"
 import { serve } from "../hub/serve.ts"
 import packageJson from "../../package.json" with { type: "json" }
+import { exportCommand } from "./export.ts"
+import { importCommand } from "./import.ts"
 import { token } from "./token.ts"
 
 const serveCommand = Command.make("serve", {}, () => serve(process.env)).pipe(
@@ -21,7 +23,7 @@ const serveCommand = Command.make("serve", {}, () => serve(process.env)).pipe(
 
 const eventHub = Command.make("event-hub").pipe(
   Command.withDescription("A transactional outbox, a durable event log and a WebSocket gateway"),
-  Command.withSubcommands([serveCommand, token])
+  Command.withSubcommands([serveCommand, token, exportCommand, importCommand])
 )
 
 runProcess(

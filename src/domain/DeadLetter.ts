@@ -45,7 +45,7 @@ export const headers = {
 } as const
 
 /** The hub's own events have to fit wherever the original did, however much is said about them. */
-const unlimited: Event.EventLimits = {
+export const unlimited: Event.EventLimits = {
   maxPayloadBytes: Infinity,
   maxNameLength: Infinity,
   maxHeaders: Infinity,

@@ -191,9 +191,75 @@ export const ownTopic = "topics that begin with '$' are the hub's own"
 export const accept = (event: NewEvent, limits: EventLimits): Effect.Effect<EventRecord, EventError> =>
   Effect.fromResult(acceptEvent(event, limits))
 
+const isText = (value: unknown): boolean => value === undefined || typeof value === "string"
+
+const isTexts = (value: unknown): boolean =>
+  value === undefined || (Array.isArray(value) && value.every((item) => typeof item === "string"))
+
+const isTextByName = (value: unknown): boolean =>
+  value === undefined ||
+  (typeof value === "object" &&
+    value !== null &&
+    !Array.isArray(value) &&
+    Object.values(value).every((item) => typeof item === "string"))
+
+const parseObject = (text: string): Readonly<Record<string, unknown>> | undefined => {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+      ? (value as Readonly<Record<string, unknown>>)
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Why a record is not what `acceptEvent` makes; nothing when it could be. For records out of places that others may
+ * write to: what is in the log goes on its way unread, so that nothing else may get there.
+ */
+export const unsound = ({ body, id, key, tombstone, topic }: EventRecord): string | undefined => {
+  const parsed = Topic.parseTopic(topic)
+  if (Result.isFailure(parsed)) return parsed.failure.message
+  if (Topic.isOwn(topic)) return ownTopic
+  const event = parseObject(body)
+  if (event === undefined) return "its text is no JSON object"
+  if (event["topic"] !== topic) return "its text has another topic"
+  if (event["id"] !== id || id === "") return "its text has another id, or none"
+  if (event["key"] !== key) return "its text has another key"
+  if (typeof event["ts"] !== "number") return "its text has no ts"
+  if (event["payload"] === undefined) return "its text has no payload"
+  if ((event["payload"] === null) !== tombstone) return "it says of a payload that it is null, or not"
+  for (const name of names) if (!isText(event[name])) return `its ${name} is no text`
+  if (!isTextByName(event["headers"])) return "its headers are no texts by name"
+  return isTexts(event["tags"]) ? undefined : "its tags are no texts"
+}
+
 /** The JSON text of a stored event with all its fields, as it goes over the wire. */
 export const toJson = (record: StoredRecord): string =>
   `{"seq":${record.seq},"storedAt":${record.storedAt},${record.body.slice(1)}`
 
 /** A stored event as a value. The text is our own, so it is parsed without a check. */
 export const decode = (record: StoredRecord): Event => JSON.parse(toJson(record)) as Event
+
+/** Events as they go to a file: nobody looks into them on the way. */
+export interface EventLines {
+  /** The JSON of each event and a newline, in UTF-8. */
+  readonly bytes: Uint8Array
+  readonly count: number
+  /** The seqs of the first and the last of them. */
+  readonly first: number
+  readonly last: number
+}
+
+const encoder = new TextEncoder()
+
+/** Events of one topic as lines; nothing when there are none. */
+export const toLines = (records: ReadonlyArray<StoredRecord>): EventLines | undefined => {
+  const first = records[0]?.seq
+  const last = records.at(-1)?.seq
+  if (first === undefined || last === undefined) return undefined
+  let text = ""
+  for (const record of records) text += `${toJson(record)}\n`
+  return { bytes: encoder.encode(text), count: records.length, first, last }
+}

@@ -252,3 +252,41 @@ describe("Event", () => {
     }
   })
 })
+
+describe("a record that others may have written", () => {
+  it("is sound when it was accepted", () => {
+    fc.assert(
+      fc.property(event, (event) => {
+        expect(Event.unsound(accepted(event))).toBeUndefined()
+      })
+    )
+  })
+
+  const sound = accepted({ ...minimal, key: "k", headers: { a: "b" }, tags: ["t"], type: "T" })
+  const withBody = (change: Readonly<Record<string, unknown>>): Event.EventRecord => ({
+    ...sound,
+    body: JSON.stringify({ ...JSON.parse(sound.body), ...change })
+  })
+
+  it.each([
+    ["an invalid topic", { ...sound, topic: "a..b" }, /topic/],
+    ["a topic of the hub's own", { ...sound, topic: "$dead.g.a" }, /hub's own/],
+    ["no JSON", { ...sound, body: sound.body.slice(0, -1) }, /no JSON object/],
+    ["no object", { ...sound, body: "[]" }, /no JSON object/],
+    ["two values", { ...sound, body: `${sound.body}{}` }, /no JSON object/],
+    ["another id", { ...sound, id: "other" }, /another id/],
+    ["no id", { ...withBody({ id: "" }), id: "" }, /another id, or none/],
+    ["another topic", withBody({ topic: "orders.us" }), /another topic/],
+    ["another key", withBody({ key: "other" }), /another key/],
+    ["a key that it does not say", withBody({ key: undefined }), /another key/],
+    ["no time", withBody({ ts: "1" }), /no ts/],
+    ["no payload", withBody({ payload: undefined }), /no payload/],
+    ["a payload that is not null", withBody({ payload: 1 }), /is null, or not/],
+    ["a type that is no text", withBody({ type: 1 }), /type/],
+    ["headers that are no object", withBody({ headers: ["a"] }), /headers/],
+    ["headers that are no texts", withBody({ headers: { a: 1 } }), /headers/],
+    ["tags that are no texts", withBody({ tags: [1] }), /tags/]
+  ])("is not with %s", (_, record, why) => {
+    expect(Event.unsound(record)).toMatch(why)
+  })
+})

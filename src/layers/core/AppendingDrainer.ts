@@ -15,16 +15,19 @@ import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
+import { type EventRecord, unsound } from "../../domain/Event.ts"
 import * as Retry from "../../domain/Retry.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Appender, type Overloaded } from "../../services/Appender.ts"
 import type { Appended } from "../../services/EventStore.ts"
+import { EventTraces } from "../../services/EventTraces.ts"
 import { Ids } from "../../services/Ids.ts"
 import { type DrainerStatus, OutboxDrainer } from "../../services/OutboxDrainer.ts"
 import { type OutboxClaim, type OutboxFailure, OutboxStore } from "../../services/OutboxStore.ts"
 import { OutboxTarget, type TargetResult } from "../../services/OutboxTarget.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import * as metrics from "./metrics.ts"
+import { appendTraced } from "./tracedEntries.ts"
 
 /** How long the drainer waits after a store failed, before it looks again. */
 const pauseAfterFailure = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
@@ -51,6 +54,10 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   const outbox = yield* OutboxStore
   const target = yield* OutboxTarget
   const recorder = yield* metrics.recorder
+  const traces = yield* EventTraces
+  const delay = recorder.histogram(metrics.outboxToStored)
+  const sentCount = recorder.counter(metrics.outboxSent)
+  const failedCount = recorder.counter(metrics.outboxFailed)
   const ids = yield* Ids
   const random = yield* Random.Random
   const clock = yield* Clock.Clock
@@ -87,13 +94,13 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
     effect.pipe(Effect.tapError(note), Effect.retry(pauseAfterFailure))
 
   /**
-   * Appends claims, those included that stood behind one which is too large for the log: nothing is wrong with them.
+   * Appends events, those included that stood behind one which is too large for the log: nothing is wrong with them.
    * One is tried at first and twice as many each time, since what is too large seldom comes alone.
    */
-  const append = (claims: ReadonlyArray<OutboxClaim>) =>
+  const append = (events: ReadonlyArray<EventRecord>) =>
     Effect.gen(function* () {
-      const eventsOf = (some: ReadonlyArray<number>) => some.map((i) => claims[i]!.event)
-      const results: Array<TargetResult> = [...(yield* target.append(claims.map(({ event }) => event)))]
+      const eventsOf = (some: ReadonlyArray<number>) => some.map((i) => events[i]!)
+      const results: Array<TargetResult> = [...(yield* target.append(events))]
       const passed = new Set<string>()
       const isBehind = (i: number) => {
         const result = results[i]!
@@ -114,6 +121,28 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
         const more = yield* target.append(eventsOf(tried))
         tried.forEach((i, n) => (results[i] = more[n]!))
       }
+    })
+
+  /**
+   * The table of an outbox is the application's, and anything may have written to it: what is no event is refused
+   * here, and nothing stays behind it.
+   */
+  const appendSound = (events: ReadonlyArray<EventRecord>, ageOf: (i: number) => number) =>
+    Effect.gen(function* () {
+      const problems = events.map(unsound)
+      if (problems.every((problem) => problem === undefined)) {
+        return yield* appendTraced(traces, "outbox", events, append, ageOf)
+      }
+      const sound = problems.flatMap((problem, i) => (problem === undefined ? [i] : []))
+      const some = sound.map((i) => events[i]!)
+      const answers = yield* appendTraced(traces, "outbox", some, append, (n) => ageOf(sound[n]!))
+      const results = problems.map((problem, i): TargetResult => {
+        const { id, topic } = events[i]!
+        const message = `this record holds no event: ${problem}`
+        return { _tag: "NotAppended", topic, id, reason: "invalid", message }
+      })
+      sound.forEach((i, n) => (results[i] = answers[n]!))
+      return results
     })
 
   /** Topics that the log does not take at the moment. */
@@ -138,7 +167,17 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
   /** Answers how many it got done with, for now: sent or failed. */
   const deliver = (claims: ReadonlyArray<OutboxClaim>) =>
     Effect.gen(function* () {
-      const results = yield* append(claims).pipe(Effect.tapError(() => settled(outbox.release(claims))))
+      const now = clock.currentTimeMillisUnsafe()
+      const events = claims.map(({ event }) => event)
+      const ageOf = (i: number) => Math.max(0, now - claims[i]!.addedAt)
+      const results = yield* appendSound(events, ageOf).pipe(
+        Effect.tapError(() => settled(outbox.release(claims)))
+      )
+      results.forEach((result, i) => {
+        if (result._tag === "Appended" && !result.duplicate) {
+          delay.observe(Math.max(0, result.storedAt - claims[i]!.addedAt) / 1000)
+        }
+      })
       const isAtWork = results.some((result) => result._tag === "Appended")
       const sent: Array<OutboxClaim> = []
       const failed: Array<OutboxFailure> = []
@@ -166,8 +205,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.DrainerSettings = S
       if (failed.length > 0) yield* settled(outbox.fail(failed))
       if (untried.length > 0) yield* settled(outbox.release(untried, { retryInMs: restOf(untried) }))
       if (behind.length > 0) yield* settled(outbox.release(behind))
-      recorder.add(metrics.outboxSent, marked.marked)
-      recorder.add(metrics.outboxFailed, failed.length)
+      sentCount.count += marked.marked
+      failedCount.count += failed.length
       status = {
         ...status,
         sent: status.sent + marked.marked,

@@ -4,22 +4,31 @@
  * When the store fails, everything that waits fails with it: what stands behind an event that was not stored
  * must not be stored before it is repeated.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
+import type { StoredRecord } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { Appender, type AppendOutcome, Overloaded } from "../../services/Appender.ts"
-import { type AppendResult, EventStore, type Growth } from "../../services/EventStore.ts"
+import {
+  type AppendResult,
+  EventStore,
+  type Growth,
+  type ReturningRecord
+} from "../../services/EventStore.ts"
+import { EventTraces } from "../../services/EventTraces.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import * as metrics from "./metrics.ts"
 
 interface Waiting {
-  readonly record: EventRecord
+  readonly record: ReturningRecord
   readonly done: (outcome: AppendOutcome) => void
+  /** When it was handed over, in seconds of a clock that nobody sets. */
+  readonly since: number
 }
 
 /** A store that failed is asked how far its topics reach as long as it takes. */
@@ -74,6 +83,11 @@ const makeListeners = <A>() => {
 const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = Settings.appender) {
   const store = yield* EventStore
   const recorder = yield* metrics.recorder
+  const clock = yield* Clock.Clock
+  const traces = yield* EventTraces
+  const seconds = metrics.turnSeconds(clock)
+  const waited = recorder.histogram(metrics.appendWait)
+  const committing = recorder.histogram(metrics.commitDuration)
   const committed = makeListeners<ReadonlyArray<StoredRecord>>()
   const grown = makeListeners<ReadonlyArray<Growth>>()
   let queue: Array<Waiting> = []
@@ -101,6 +115,17 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
     recorder.add(metrics.appended, fresh)
     if (refused > 0) recorder.add(metrics.notAppended, refused)
     if (results.length > fresh + refused) recorder.add(metrics.duplicates, results.length - fresh - refused)
+  }
+
+  /** Each waited until its batch was taken, and all of a batch for the store. */
+  const time = (batch: ReadonlyArray<Waiting>, taken: number): void => {
+    for (const { since } of batch) waited.observe(Math.max(0, taken - since))
+    const took = metrics.secondsOf(clock) - taken
+    committing.observe(took)
+    traces?.appended(
+      batch.map(({ record }) => record),
+      took * 1000
+    )
   }
 
   const failAll = (batch: ReadonlyArray<Waiting>, error: StoreUnavailable): void => {
@@ -146,6 +171,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
   const commit = Effect.gen(function* () {
     while (queue.length > 0) {
       const batch = takeBatch()
+      const taken = metrics.secondsOf(clock)
       const exit = yield* store.append(batch.map((waiting) => waiting.record)).pipe(
         // Only a hub that stops does this: nobody will look at the queue again.
         Effect.onInterrupt(() =>
@@ -156,10 +182,12 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
       if (Exit.isFailure(exit)) {
         const error = Exit.findErrorOption(exit)
         if (error._tag === "None") yield* Effect.logError("append failed", exit.cause)
+        recorder.add(metrics.notAppended, batch.length)
         doubt(batch.map(({ record }) => record))
         failAll(batch, error._tag === "Some" ? error.value : unavailable(exit.cause))
         continue
       }
+      time(batch, taken)
       const stored = storedRecords(batch, exit.value)
       count(exit.value, stored.length)
       if (stored.length > 0) committed.tell(stored)
@@ -194,6 +222,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
     queueMicrotask(() => run(commit))
   }
 
+  yield* recorder.gauge(metrics.appendQueued, () => queue.length)
+
   // Added after the fibers, so it runs before they are interrupted.
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
@@ -207,9 +237,9 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
     }).pipe(Effect.timeoutOption(flushTimeout), Effect.asVoid)
   )
 
-  const offer = (record: EventRecord, done: (outcome: AppendOutcome) => void): boolean => {
+  const offer = (record: ReturningRecord, done: (outcome: AppendOutcome) => void): boolean => {
     if (closed || queue.length >= settings.maxQueuedEvents) return false
-    queue.push({ record, done })
+    queue.push({ record, done, since: seconds() })
     start()
     return true
   }
@@ -233,6 +263,15 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
               })
             )
           }),
+    restore: (topic) =>
+      store.restore(topic).pipe(
+        Effect.tap(() =>
+          Effect.sync(() =>
+            grown.tell([{ topic: topic.topic, head: topic.firstSeq + topic.events.length - 1 }])
+          )
+        ),
+        Effect.tapErrorTag("StoreUnavailable", () => Effect.sync(() => doubt([topic])))
+      ),
     queued: () => queue.length,
     onCommitted: committed.add,
     onGrown: grown.add

@@ -9,7 +9,7 @@ import * as Settings from "../../../src/domain/Settings.ts"
 import * as AppendingDrainer from "../../../src/layers/core/AppendingDrainer.ts"
 import * as GroupCommitAppender from "../../../src/layers/core/GroupCommitAppender.ts"
 import { OutboxDrainer } from "../../../src/services/OutboxDrainer.ts"
-import type { OutboxEvent } from "../../../src/services/OutboxStore.ts"
+import type { OutboxClaim, OutboxEvent } from "../../../src/services/OutboxStore.ts"
 import * as TestStores from "./TestStores.ts"
 import { Trouble } from "./TestStores.ts"
 
@@ -327,6 +327,26 @@ describe("AppendingDrainer: a log that fails", () => {
 })
 
 describe("AppendingDrainer: an outbox that fails", () => {
+  test("what is no event is dead at once, whoever wrote it there, and its key goes on", ({ next }) =>
+    Effect.gen(function* () {
+      yield* addAll(["1", "2", "3"], { key: "k" })
+      const spoil = (claims: ReadonlyArray<OutboxClaim>) =>
+        claims.map((claim) =>
+          claim.event.id === "2" ? { ...claim, event: { ...claim.event, body: '{"id":"2",' } } : claim
+        )
+      next("OutboxStore.claimBatch", (_, run) =>
+        Effect.map(run, (claims) => spoil(claims as ReadonlyArray<OutboxClaim>))
+      )
+      const { drainer } = yield* start()
+      yield* TestClock.adjust(0)
+      expect(yield* log()).toEqual(["1", "3"])
+      expect(yield* states).toEqual({ "1": "Sent", "2": "Dead", "3": "Sent" })
+      expect(yield* entryOf("2")).toMatchObject({
+        lastError: "this record holds no event: its text is no JSON object"
+      })
+      expect(yield* drainer.status).toMatchObject({ sent: 2, failed: 1, problem: undefined })
+    }))
+
   test("to say that records are sent is told again, and the log has each of them once", ({ next }) =>
     Effect.gen(function* () {
       next("OutboxStore.markSent", "fail", "fail after", "fail")

@@ -1,0 +1,451 @@
+/**
+ * Reads an export back, batch by batch: what a batch holds of each topic is brought into the log through the appender.
+ *
+ * The first events of an absent topic restore it; what follows is appended with the times it had. Which of both is due,
+ * and whether a restore goes on that was interrupted, is seen from the log: from where it goes on, the last event of
+ * the topic is the one that stands before in the file. Nothing else is remembered, so the same file may be sent again.
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import * as Archive from "../../domain/Archive.ts"
+import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
+import { makeLineSplitter } from "../../domain/Lines.ts"
+import type { ArchiveSettings, Limits } from "../../domain/Settings.ts"
+import type { Appender } from "../../services/Appender.ts"
+import { type BadLine, type ImportReport, NotAnExport } from "../../services/Archive.ts"
+import type { Checksum } from "../../services/Checksum.ts"
+import type { Appended, AppendResult, EventStore, ReturningRecord } from "../../services/EventStore.ts"
+import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+
+/** What is brought into the log at once; and how many topics of it are, beside each other. */
+const batch = { events: 500, length: 1024 * 1024, topics: 16 }
+
+/** Topics whose last event in the file is remembered. Of others it is looked for in the log. */
+const maxPlaces = 1_000
+
+/** A store that does not answer, or has too much to do, is asked again for so long. */
+const patience = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")]).pipe(
+  Schedule.upTo({ duration: "30 seconds" })
+)
+
+/** The same for one topic, while others are appended. */
+const maxAttempts = 60
+const pause = "500 millis"
+
+interface Item {
+  readonly line: number
+  readonly isLatest: boolean
+  readonly record: StoredRecord
+}
+
+/** Where the file is in a topic: what became of its last event there. */
+interface Place {
+  /** It has the seq here that it has in the file. */
+  readonly isKept: boolean
+  /** And nothing stands behind it: what follows in the file follows here. */
+  readonly isHead: boolean
+  readonly floor: number
+}
+
+/** What the log is to an import; a dry run has one that changes nothing. */
+interface Target {
+  readonly head: EventStore["Service"]["head"]
+  readonly find: EventStore["Service"]["find"]
+  readonly latestOf: EventStore["Service"]["latestOf"]
+  /** False: the topic exists. */
+  readonly restore: (
+    topic: string,
+    events: ReadonlyArray<StoredRecord>
+  ) => Effect.Effect<boolean, StoreUnavailable>
+  readonly append: (
+    records: ReadonlyArray<ReturningRecord>
+  ) => Effect.Effect<ReadonlyArray<AppendResult>, StoreUnavailable>
+  readonly restoreLatest: EventStore["Service"]["restoreLatest"]
+}
+
+const unavailable = (cause: unknown) => new StoreUnavailable({ operation: "Archive.import", cause })
+
+const patiently = <A>(effect: Effect.Effect<A, StoreUnavailable>): Effect.Effect<A, StoreUnavailable> =>
+  Effect.retry(effect, patience)
+
+const targetOf = (store: EventStore["Service"], appender: Appender["Service"]): Target => ({
+  head: (topic) => patiently(store.head(topic)),
+  find: (ids) => patiently(store.find(ids)),
+  latestOf: (keys) => patiently(store.latestOf(keys)),
+  restore: (topic, events) =>
+    patiently(
+      appender.restore({ topic, firstSeq: events[0]!.seq, events }).pipe(
+        Effect.as(true),
+        Effect.catchTag("TopicExists", () => Effect.succeed(false))
+      )
+    ),
+  append: (records) =>
+    patiently(
+      Effect.catchTag(appender.append(records), "Overloaded", (error) => Effect.fail(unavailable(error)))
+    ),
+  restoreLatest: (latest) => patiently(store.restoreLatest(latest))
+})
+
+/** Answers as the log would, as far as the log itself and the heads that were made up tell. */
+const dryTargetOf = (store: EventStore["Service"]): Target => {
+  const heads = new Map<string, number>()
+  const raise = (topic: string, head: number): void => {
+    heads.delete(topic)
+    heads.set(topic, head)
+    if (heads.size > maxPlaces) for (const oldest of heads.keys()) return void heads.delete(oldest)
+  }
+  return {
+    head: store.head,
+    find: store.find,
+    latestOf: store.latestOf,
+    restore: (topic, events) => Effect.sync(() => (raise(topic, events.at(-1)!.seq), true)),
+    append: (records) =>
+      Effect.gen(function* () {
+        const topic = records[0]!.topic
+        const info = yield* store.head(topic)
+        const known =
+          info === undefined
+            ? new Map<string, number>()
+            : yield* store.find({ topic, ids: records.map(({ id }) => id) })
+        let head = heads.get(topic) ?? info?.head ?? 0
+        const results = records.map(({ id }): Appended => {
+          const seq = known.get(id)
+          return {
+            _tag: "Appended",
+            topic,
+            id,
+            seq: seq ?? ++head,
+            storedAt: 0,
+            duplicate: seq !== undefined
+          }
+        })
+        raise(topic, head)
+        return results
+      }),
+    restoreLatest: () => Effect.void
+  }
+}
+
+const plain = ({ body, id, key, tombstone, topic }: StoredRecord): EventRecord => ({
+  topic,
+  id,
+  key,
+  tombstone,
+  body
+})
+
+/** The events that follow each other without a hole, each with an id of its own. */
+const withoutHole = (items: ReadonlyArray<Item>): ReadonlyArray<Item> => {
+  const ids = new Set<string>()
+  const end = items.findIndex(({ record: { id, seq } }, i) => {
+    if (seq !== items[0]!.record.seq + i || ids.has(id)) return true
+    ids.add(id)
+    return false
+  })
+  return end < 0 ? items : items.slice(0, end)
+}
+
+/** Runs of items of one kind, in their order. */
+const runsOf = (items: ReadonlyArray<Item>): ReadonlyArray<ReadonlyArray<Item>> => {
+  const runs: Array<Array<Item>> = []
+  for (const item of items) {
+    const run = runs.at(-1)
+    if (run?.[0]?.isLatest === item.isLatest) run.push(item)
+    else runs.push([item])
+  }
+  return runs
+}
+
+export interface ImportOptions<E> {
+  readonly bytes: Stream.Stream<Uint8Array, E>
+  readonly mayWrite: (topic: string) => boolean
+  readonly dryRun: boolean
+  readonly strict: boolean
+  readonly onProgress?: (report: ImportReport) => void
+}
+
+export const makeImport = (
+  services: {
+    readonly store: EventStore["Service"]
+    readonly appender: Appender["Service"]
+    readonly checksum: Checksum["Service"]
+  },
+  limits: Limits,
+  settings: ArchiveSettings
+) => {
+  const { appender, checksum, store } = services
+
+  return <E>(options: ImportOptions<E>): Effect.Effect<ImportReport, NotAnExport | StoreUnavailable> =>
+    Effect.gen(function* () {
+      const { dryRun, mayWrite, onProgress, strict } = options
+      const target = dryRun ? dryTargetOf(store) : targetOf(store, appender)
+      const count = { lines: 0, restored: 0, appended: 0, duplicates: 0, latest: 0, bad: 0 }
+      const badLines: Array<BadLine> = []
+      /** What the file holds, whatever becomes of it. */
+      const held = { events: 0, latest: 0, topics: 0 }
+      const sum = checksum.sha256()
+      const decoder = new TextDecoder("utf-8", { fatal: true })
+      const places = new Map<string, Place>()
+      let said: Archive.Trailer | undefined
+      let notAnExport: string | undefined
+      let stopped: string | undefined
+      let waiting: Array<Item> = []
+      let waitingLength = 0
+      let lastTopic: string | undefined
+
+      const isOver = (): boolean => stopped !== undefined || notAnExport !== undefined
+
+      const bad = (line: number, reason: string): void => {
+        count.bad++
+        if (badLines.length < settings.maxBadLines) badLines.push({ line, reason })
+        if (strict && stopped === undefined) stopped = `it was stopped at line ${line}: ${reason}`
+      }
+
+      const report = (missing: string | undefined): ImportReport => ({
+        dryRun,
+        complete: missing === undefined,
+        missing: missing ?? null,
+        ...count,
+        topics: held.topics,
+        badLines: badLines.toSorted((a, b) => a.line - b.line)
+      })
+
+      // --- into the log --------------------------------------------------------------------------------------
+
+      const setPlace = (topic: string, place: Place): void => {
+        places.delete(topic)
+        places.set(topic, place)
+        if (places.size > maxPlaces) for (const oldest of places.keys()) return void places.delete(oldest)
+      }
+
+      /** Appends in order. What is too large is left out, and what stands behind it follows once more. */
+      const append = (
+        items: ReadonlyArray<Item>,
+        isReturning: (item: Item) => boolean
+      ): Effect.Effect<ReadonlyMap<Item, Appended>, StoreUnavailable> =>
+        Effect.gen(function* () {
+          const results = new Map<Item, Appended>()
+          let open = items
+          let attempts = 0
+          while (open.length > 0) {
+            const records = open.map((item): ReturningRecord =>
+              isReturning(item)
+                ? { ...plain(item.record), firstStoredAt: item.record.storedAt }
+                : plain(item.record)
+            )
+            const answers = yield* target.append(records)
+            const again: Array<Item> = []
+            let isUnavailable = false
+            answers.forEach((answer, i) => {
+              const item = open[i]!
+              if (answer._tag === "Appended") {
+                results.set(item, answer)
+                if (answer.duplicate) count.duplicates++
+                else if (answer.seq === item.record.seq && isReturning(item)) count.restored++
+                else count.appended++
+              } else if (answer.reason === "too_large") bad(item.line, "it is too large for the store")
+              else {
+                again.push(item)
+                if (answer.reason === "unavailable") isUnavailable = true
+              }
+            })
+            if (isUnavailable) {
+              if (++attempts === maxAttempts)
+                return yield* unavailable(new Error(`topic '${items[0]!.record.topic}'`))
+              yield* Effect.sleep(pause)
+            }
+            open = again
+          }
+          return results
+        })
+
+      const bringEvents = (
+        topic: string,
+        items: ReadonlyArray<Item>
+      ): Effect.Effect<void, StoreUnavailable> =>
+        Effect.gen(function* () {
+          let open = items
+          let place = places.get(topic)
+          let info = place?.isHead === true ? undefined : yield* target.head(topic)
+          if (place?.isHead !== true && info === undefined) {
+            const first = withoutHole(open)
+            const isRestored = yield* target.restore(
+              topic,
+              first.map(({ record }) => record)
+            )
+            if (isRestored) {
+              count.restored += first.length
+              place = { isKept: true, isHead: true, floor: first[0]!.record.seq - 1 }
+              setPlace(topic, place)
+              open = open.slice(first.length)
+              if (open.length === 0) return
+            } else info = yield* target.head(topic)
+          }
+          // From the event on that is the last one here and the same in the file.
+          let from = 0
+          if (place?.isHead !== true) {
+            from = Infinity
+            const at = open.findIndex(({ record }) => record.seq === info?.head)
+            const meeting = open[at]?.record
+            if (meeting !== undefined) {
+              const seqs = yield* target.find({ topic, ids: [meeting.id] })
+              if (seqs.get(meeting.id) === meeting.seq) from = at + 1
+            }
+          }
+          const returning = new Set(open.slice(from))
+          const results = yield* append(open, (item) => returning.has(item))
+          const last = open.findLast((item) => results.has(item))
+          const result = last === undefined ? undefined : results.get(last)
+          if (last === undefined || result === undefined) return
+          const isKept = result.seq === last.record.seq
+          const isHead = isKept && (!result.duplicate || result.seq === info?.head)
+          setPlace(topic, { isKept, isHead, floor: place?.floor ?? info?.floor ?? 0 })
+        })
+
+      /** The last events of keys whose events were trimmed where the file comes from. */
+      const bringLatest = (
+        topic: string,
+        items: ReadonlyArray<Item>
+      ): Effect.Effect<void, StoreUnavailable> =>
+        Effect.gen(function* () {
+          const place = places.get(topic)
+          if (place === undefined) {
+            for (const { line } of items) bad(line, "it stands before the first event of its topic")
+            return
+          }
+          if (place.isKept && !place.isHead) {
+            // This topic went on behind them before.
+            count.duplicates += items.length
+            return
+          }
+          const keys = items.map(({ record }) => record.key ?? "")
+          const known = place.isHead ? undefined : yield* target.latestOf({ topic, keys })
+          const values = place.isHead ? items.filter(({ record }) => record.seq <= place.floor) : []
+          if (values.length > 0) {
+            yield* target.restoreLatest({ topic, records: values.map(({ record }) => record) })
+            count.latest += values.length
+          }
+          const missing = items.filter(
+            (item) => !values.includes(item) && known?.has(item.record.key ?? "") !== true
+          )
+          count.duplicates += items.length - values.length - missing.length
+          if (missing.length === 0) return
+          // Where the log does not end before them, they are events like others.
+          yield* append(missing, () => place.isHead)
+          setPlace(topic, { ...place, isKept: false, isHead: false })
+        })
+
+      const flush = Effect.gen(function* () {
+        const items = waiting
+        waiting = []
+        waitingLength = 0
+        const topics = Map.groupBy(items, ({ record }) => record.topic)
+        yield* Effect.forEach(
+          topics,
+          ([topic, own]) =>
+            Effect.forEach(
+              runsOf(own),
+              (run) => (run[0]?.isLatest === true ? bringLatest(topic, run) : bringEvents(topic, run)),
+              { discard: true }
+            ),
+          { concurrency: batch.topics, discard: true }
+        )
+        onProgress?.(report("it is being read"))
+      })
+
+      // --- out of the file -----------------------------------------------------------------------------------
+
+      const takeItem = (line: number, isLatest: boolean, record: StoredRecord): void => {
+        const { topic } = record
+        if (topic !== lastTopic) {
+          lastTopic = topic
+          held.topics++
+        }
+        if (!mayWrite(topic)) return bad(line, `no right to administrate '${topic}'`)
+        waiting.push({ line, isLatest, record })
+        waitingLength += record.body.length
+      }
+
+      const textOf = (bytes: Uint8Array): string | undefined => {
+        try {
+          return decoder.decode(bytes)
+        } catch {
+          return undefined
+        }
+      }
+
+      /** Whether the line counts for the checksum. */
+      const takeLine = (text: string | undefined): boolean => {
+        const line = ++count.lines
+        if (line === 1) {
+          notAnExport = text === undefined ? "the first line is not UTF-8" : Archive.headerProblem(text)
+          return false
+        }
+        if (said !== undefined) return (bad(line, "it stands behind the last line"), true)
+        const parsed = text === undefined ? Result.fail("it is not UTF-8") : Archive.parseLine(text, limits)
+        if (Result.isFailure(parsed)) {
+          held.events++
+          bad(line, parsed.failure)
+          return true
+        }
+        const found = parsed.success
+        if (found._tag === "Trailer") {
+          said = found.trailer
+          return false
+        }
+        if (found._tag === "Event") held.events++
+        else held.latest++
+        takeItem(line, found._tag === "Latest", found.record)
+        return true
+      }
+
+      const splitter = makeLineSplitter(settings.maxLineBytes, {
+        line: (text, bytes) => {
+          if (isOver()) return
+          if (takeLine(textOf(text))) sum.add(bytes)
+        },
+        tooLong: (bytes, isLast) => {
+          if (isOver()) return
+          sum.add(bytes)
+          if (!isLast) return
+          count.lines++
+          const reason = `it is longer than ${settings.maxLineBytes} bytes`
+          if (count.lines === 1) notAnExport = `the first line: ${reason}`
+          else {
+            held.events++
+            bad(count.lines, reason)
+          }
+        }
+      })
+
+      /** Why the bytes ended before the file did. */
+      let broken: string | undefined
+      yield* options.bytes.pipe(
+        Stream.runForEach((bytes) =>
+          Effect.suspend(() => {
+            // Whoever sends it hears the answer when it has sent all of it.
+            if (isOver()) return Effect.void
+            splitter.push(bytes)
+            return isOver() || waiting.length >= batch.events || waitingLength >= batch.length
+              ? flush
+              : Effect.void
+          })
+        ),
+        Effect.catch((error) =>
+          error instanceof StoreUnavailable
+            ? Effect.fail(error)
+            : Effect.sync(() => void (broken = `it cannot be read to its end: ${String(error)}`))
+        )
+      )
+      if (broken === undefined && !isOver()) splitter.end()
+      if (count.lines === 0) notAnExport ??= "there is nothing in it"
+      if (notAnExport !== undefined) return yield* new NotAnExport({ reason: notAnExport })
+      yield* flush
+      if (stopped !== undefined) return report(stopped)
+      const topics = count.bad > 0 && said !== undefined ? said.topics : held.topics
+      const missing = Archive.missingOf(said, { ...held, topics, sha256: sum.hex() })
+      return report(said === undefined ? (broken ?? missing) : missing)
+    })
+}
