@@ -26,6 +26,7 @@ import type {
 } from "../protocol/Messages.ts"
 import type { Claims } from "./Claims.ts"
 import * as Event from "./Event.ts"
+import { isLive } from "./OwnTopics.ts"
 import * as Policy from "./Policy.ts"
 import * as Quota from "./Quota.ts"
 import type { GatewaySettings, Limits } from "./Settings.ts"
@@ -299,6 +300,9 @@ const subscribeProblem = (message: Subscribe, limits: Limits): string | undefine
   const { group, opts } = message
   const problem = groupProblem(group)
   if (problem !== undefined) return problem
+  if (group !== undefined && isLive(message.topic)) {
+    return "what the hub tells of itself is not stored, and no group can take it: subscribe it without one"
+  }
   if (opts?.credit !== undefined && opts.credit > limits.maxCredit) {
     return `'credit' is at most ${limits.maxCredit}`
   }

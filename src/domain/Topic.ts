@@ -49,8 +49,23 @@ export const maxSegments = 32
 export const maxSegmentLength = 64
 export const maxBytes = 512
 
+/** What a name may have beyond other topics. */
+interface Extra {
+  readonly segments: number
+  readonly bytes: number
+}
+
 /** What `$dead.<group>.` adds to the longest topic: the hub's own topics may be that much longer. */
-const own = { segments: 2, bytes: "$dead..".length + maxSegmentLength }
+const own: Extra = { segments: 2, bytes: "$dead..".length + maxSegmentLength }
+
+/** `$hub.group.<group>.` stands before any topic, also before one of dead letters. */
+const live: Extra = {
+  segments: own.segments + 3,
+  bytes: own.bytes + "$hub.group..".length + maxSegmentLength
+}
+
+const extraOf = (name: string): Extra =>
+  isOwn(name) ? (name.startsWith("$hub.") ? live : own) : { segments: 0, bytes: 0 }
 
 /** Printable ASCII without space, `.` and `*`. */
 const literal = /^[!-)+-\-/-~]+$/
@@ -60,7 +75,7 @@ export const isOwn = (name: string): boolean => name.startsWith("$")
 
 /** Why these segments are none, or nothing when they are fine. */
 const problem = (name: string, segments: ReadonlyArray<string>, wildcards: boolean): string | undefined => {
-  const extra = isOwn(name) ? own : { segments: 0, bytes: 0 }
+  const extra = extraOf(name)
   if (name.length === 0) return "it is empty"
   if (segments.length > maxSegments + extra.segments) return `it has more than ${maxSegments} segments`
   for (const segment of segments) {

@@ -18,7 +18,7 @@ export interface Tokens {
 }
 
 /** Everything, also what the hub writes itself: it is the developer's own hub. */
-const devScopes = ["publish:**", "subscribe:**", "subscribe:$dead.**", "admin:**"]
+const devScopes = ["publish:**", "subscribe:**", "subscribe:$dead.**", "subscribe:$hub.**", "admin:**"]
 const devTokenTtlMs = 24 * 60 * 60 * 1000
 
 export const make = (settings: HubSettings): Effect.Effect<Tokens> =>

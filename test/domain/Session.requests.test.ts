@@ -251,7 +251,9 @@ describe("SUBSCRIBE", () => {
     ["a group without a name", { group: "" }, "bad_request"],
     ["too much credit", { group: "g", opts: { credit: 51 } }, "bad_request"],
     ["too long a time-out", { group: "g", opts: { ackTimeoutMs: 5_001 } }, "bad_request"],
-    ["a position in a pattern", { opts: { from: { after: 3 } } }, "bad_request"]
+    ["a position in a pattern", { opts: { from: { after: 3 } } }, "bad_request"],
+    ["a group for what is not stored", { topic: "$hub.stats", group: "g" }, "bad_request"],
+    ["a group for much of that", { topic: "$hub.**", group: "g" }, "bad_request"]
   ] as const)("with %s is refused, whatever the rights", (_, more, code) => {
     expect(said(free, subscribe(more))).toEqual([`ERR 1 ${code}`])
     expect(said(bare, subscribe(more))).toEqual([`ERR 1 ${code}`])

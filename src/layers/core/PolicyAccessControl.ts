@@ -1,7 +1,10 @@
-/** AccessControl by the policy that the claims carry. Dead letters take the right to their originals, too. */
+/**
+ * AccessControl by the policy that the claims carry. The hub's own topics take the right to the topics that they
+ * name, too.
+ */
 import * as Layer from "effect/Layer"
 import type { Claims } from "../../domain/Claims.ts"
-import { originalsOf } from "../../domain/DeadLetter.ts"
+import { namedBy } from "../../domain/OwnTopics.ts"
 import * as Policy from "../../domain/Policy.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
 
@@ -11,15 +14,21 @@ const remembered = 1_000
 const decide = (policy: Policy.Policy, request: Policy.Request): Policy.Decision => {
   const decision = Policy.decide(policy, request)
   if (decision._tag === "Denied" || request.action !== "subscribe") return decision
-  const original = originalsOf(request.topic)
-  return original === undefined ? decision : Policy.decide(policy, { ...request, topic: original })
+  for (const topic of namedBy(request.topic)) {
+    const about = decide(policy, { ...request, topic })
+    if (about._tag === "Denied") return about
+  }
+  return decision
 }
 
 const decideSubscription = (policy: Policy.Policy, request: Policy.SubscriptionRequest): Policy.Decision => {
   const decision = Policy.decideSubscription(policy, request)
-  const originals = originalsOf(request.pattern)
-  if (decision._tag === "Denied" || originals === undefined) return decision
-  return Policy.decideSubscription(policy, { ...request, pattern: originals })
+  if (decision._tag === "Denied") return decision
+  for (const pattern of namedBy(request.pattern)) {
+    const about = decideSubscription(policy, { ...request, pattern })
+    if (about._tag === "Denied") return about
+  }
+  return decision
 }
 
 /**
