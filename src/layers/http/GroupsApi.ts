@@ -8,14 +8,21 @@
 import * as Schema from "effect/Schema"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import {
+  After,
   Authorization,
   BadRequest,
   Conflict,
   Count,
+  dryRun,
+  dryRunInQuery,
   EventJson,
   Forbidden,
   Limit,
+  Next,
   NotFound,
+  optionalReason,
+  reason,
+  strict,
   TopicName,
   Unavailable
 } from "./OpsContract.ts"
@@ -24,24 +31,7 @@ import {
 
 const group = { group: Schema.String.annotate({ description: "The name of a consumer group." }) }
 
-/** One line of a log. */
-const Reason = Schema.String.check(
-  Schema.isMaxLength(1_000),
-  Schema.isPattern(/^\P{Cc}*$/u, { message: "Expected a text of one line" })
-).annotate({ description: "Why this is done: for the log." })
-
-const reason = { reason: Schema.optionalKey(Reason) }
-
-/** A body that may be left out. */
-const optionalReason = [Schema.Struct(reason), Schema.Null] as const
-
 const TopicPattern = Schema.String.annotate({ description: "A topic, or a pattern of topics." })
-
-const dryRun = {
-  dryRun: Schema.optionalKey(
-    Schema.Boolean.annotate({ description: "Says what would happen, and changes nothing." })
-  )
-}
 
 const Options = Schema.Struct({
   ackTimeoutMs: Count,
@@ -61,11 +51,23 @@ const info = {
   active: Schema.Boolean
 }
 
-export const GroupJson = Schema.Struct(info).annotate({ identifier: "Group" })
+const OfWhole = Schema.NullOr(Count)
+
+/** What a group has to do over all of its topics shows to whoever may see all of its patterns. */
+export const GroupJson = Schema.Struct({
+  ...info,
+  members: Count.annotate({ description: "Its members on this hub." }),
+  pending: OfWhole.annotate({
+    description:
+      "Events that are not acknowledged, in all its topics; null where some of its patterns are hidden."
+  }),
+  inFlight: OfWhole,
+  topicsBehind: OfWhole.annotate({ description: "Topics in which something is pending." })
+}).annotate({ identifier: "Group" })
 
 export const GroupList = Schema.Struct({
   groups: Schema.Array(GroupJson),
-  next: Schema.NullOr(Schema.String)
+  next: Next
 }).annotate({ identifier: "Groups" })
 
 export const GroupWithTopics = Schema.Struct({
@@ -73,7 +75,7 @@ export const GroupWithTopics = Schema.Struct({
   topics: Schema.Array(
     Schema.Struct({ topic: Schema.String, seq: Count, head: Count, pending: Count, inFlight: Count })
   ),
-  next: Schema.NullOr(Schema.String)
+  next: Next
 }).annotate({ identifier: "GroupWithTopics" })
 
 const SeekTarget = Schema.Union([
@@ -109,8 +111,23 @@ export const BlockedKeysJson = Schema.Struct({
       reason: Schema.String,
       behind: Count
     })
-  )
+  ),
+  next: Next
 }).annotate({ identifier: "BlockedKeys" })
+
+/** Where a page of blocked keys begins: `<since>:<seq>` of the last one before it. */
+const PlaceFromString = Schema.String.check(
+  Schema.isPattern(/^\d{1,15}(?:\.\d{1,15})?:\d{1,15}$/, { message: "Expected `next` of the page before" })
+).annotate({ description: "`next` of the page before." })
+
+export const RemovedGroup = Schema.Struct({
+  group: Schema.String,
+  dryRun: Schema.Boolean,
+  removed: Schema.Boolean,
+  positions: Count.annotate({ description: "Topics on which it had a position." }),
+  inFlight: Count.annotate({ description: "Events that its members had." }),
+  waiting: Count.annotate({ description: "Events that were to be retried." })
+}).annotate({ identifier: "RemovedGroup" })
 
 const ReleaseMode = Schema.Literals(["retry", "dead-letter"])
 
@@ -158,9 +175,7 @@ export const DeadLetters = Schema.Struct({
 const errors = [BadRequest, Forbidden, NotFound, Unavailable] as const
 const conflicting = [...errors, Conflict] as const
 
-const page = { after: Schema.optionalKey(Schema.String), limit: Schema.optionalKey(Limit) }
-
-const strict = { onExcessProperty: "error" } as const
+const page = { after: Schema.optionalKey(After), limit: Schema.optionalKey(Limit) }
 
 export const Groups = HttpApiGroup.make("groups")
   .add(
@@ -206,13 +221,17 @@ export const Groups = HttpApiGroup.make("groups")
     }).annotate(OpenApi.Description, "Lets a paused group go on."),
     HttpApiEndpoint.delete("remove", "/groups/:group", {
       params: group,
-      query: reason,
-      success: Schema.Struct({ group: Schema.String, removed: Schema.Literal(true) }),
+      query: { ...dryRunInQuery, ...reason },
+      success: RemovedGroup,
       error: errors
     }).annotate(OpenApi.Description, "Forgets the group and its positions. Its dead letters stay."),
     HttpApiEndpoint.get("blockedKeys", "/groups/:group/blocked-keys", {
       params: group,
-      query: { topic: TopicName, limit: Schema.optionalKey(Limit) },
+      query: {
+        topic: TopicName,
+        after: Schema.optionalKey(PlaceFromString),
+        limit: Schema.optionalKey(Limit)
+      },
       success: BlockedKeysJson,
       error: errors
     }).annotate(
@@ -221,12 +240,19 @@ export const Groups = HttpApiGroup.make("groups")
     ),
     HttpApiEndpoint.post("releaseKey", "/groups/:group/release-key", {
       params: group,
-      payload: Schema.Struct({ topic: TopicName, key: Schema.String, mode: ReleaseMode, ...reason }),
+      payload: Schema.Struct({
+        topic: TopicName,
+        key: Schema.String,
+        mode: ReleaseMode,
+        ...dryRun,
+        ...reason
+      }),
       success: Schema.Struct({
         group: Schema.String,
         topic: Schema.String,
         key: Schema.String,
         mode: ReleaseMode,
+        dryRun: Schema.Boolean,
         seq: Count
       }),
       error: conflicting

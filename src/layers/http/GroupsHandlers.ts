@@ -1,6 +1,5 @@
 /** The endpoints of GroupsApi, over GroupAdmin. Who changed what, and why, is logged. */
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import { HttpApiBuilder } from "effect/http-api"
 import type { RedriveFilter } from "../../domain/Group.ts"
 import type { RedriveRefused } from "../../domain/GroupRedrive.ts"
@@ -8,6 +7,7 @@ import type { InvalidFilter } from "../../domain/Letters.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
 import {
+  type BlockedPlace,
   type DeadLetterInfo,
   type ForeignHistory,
   GroupAdmin,
@@ -16,9 +16,12 @@ import {
   type InvalidSeek,
   type KeyNotBlocked
 } from "../../services/GroupAdmin.ts"
+import { GroupDelivery } from "../../services/GroupDelivery.ts"
 import type { GroupNotFound } from "../../services/GroupStore.ts"
 import type { GroupNotOnTopic, TopicNotFound } from "../../services/Inspector.ts"
+import { Standing } from "../../services/Standing.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { audited } from "./audit.ts"
 import { OpsApi } from "./OpsApi.ts"
 import {
   BadRequest,
@@ -69,29 +72,10 @@ const checkGroup = (group: string, slot: string): Effect.Effect<void, BadRequest
     ? Effect.void
     : Effect.fail(new BadRequest({ detail: `${slot} 'group': a group's name is one topic segment` }))
 
-/** After these nobody knows, or it was done in part. */
-const uncertain = ["StoreUnavailable", "GroupBusy"]
-
-/** A change is told with who made it. What was refused is no change. */
-const logged = <A, E extends { readonly _tag: string }, R>(
-  what: string,
-  fields: Readonly<Record<string, unknown>>,
-  change: Effect.Effect<A, E, R>,
-  outcome: (answer: A) => Readonly<Record<string, unknown>> = () => ({})
-): Effect.Effect<A, E, R | CurrentClaims> =>
-  Effect.flatMap(CurrentClaims, ({ sub }) =>
-    Effect.onExit(change, (exit) => {
-      if (Exit.isSuccess(exit)) return Effect.logInfo(what, { sub, ...fields, ...outcome(exit.value) })
-      const refused = exit.cause.reasons.every(
-        (reason) => reason._tag === "Fail" && !uncertain.includes(reason.error._tag)
-      )
-      return refused
-        ? Effect.void
-        : Effect.logWarning(`${what}: not known to have been done`, { sub, ...fields })
-    })
-  )
-
-const why = (reason: string | undefined) => (reason === undefined ? {} : { reason })
+const placeOf = (place: string): BlockedPlace => {
+  const [since, seq] = place.split(":")
+  return { since: Number(since), seq: Number(seq) }
+}
 
 const letterJson = ({ death, diedAt, event, letter, status }: DeadLetterInfo) => {
   const { attempts, id, reason, redrives, seq, storedAt } = death
@@ -104,6 +88,8 @@ export const groups = HttpApiBuilder.group(
   Effect.fn(function* (handlers) {
     const rights = makeRights(yield* AccessControl)
     const admin = yield* GroupAdmin
+    const delivery = yield* GroupDelivery
+    const standing = yield* Standing
 
     /** The group, or nothing. Without a right to it both are the same to the caller. */
     const find = (group: string): Effect.Effect<GroupInfo | undefined, Unavailable> =>
@@ -144,13 +130,28 @@ export const groups = HttpApiBuilder.group(
             visiblePage({
               read: admin.list,
               nameOf: ({ group }) => group,
-              show: (info) => rights.visibleGroup(claims, info),
+              show: (info) => {
+                const shown = rights.visibleGroup(claims, info)
+                return shown && { ...shown, isWhole: shown.patterns.length === info.patterns.length }
+              },
               after,
               limit
             }),
             unavailable
           )
-          return { groups: found, next }
+          // Figures of all groups cost a look at every state; a page without any needs none.
+          const standings =
+            found.length === 0 ? undefined : yield* Effect.mapError(standing.groups, unavailable)
+          const withStanding = (info: GroupInfo & { readonly isWhole: boolean }) => {
+            const { isWhole, ...rest } = info
+            const {
+              inFlight = null,
+              pending = null,
+              topicsBehind = null
+            } = (isWhole ? standings?.get(info.group) : undefined) ?? {}
+            return { ...rest, members: delivery.members(info.group), pending, inFlight, topicsBehind }
+          }
+          return { groups: found.map(withStanding), next }
         }),
 
       get: ({ params: { group }, query: { after, limit = defaultLimit } }) =>
@@ -187,16 +188,16 @@ export const groups = HttpApiBuilder.group(
           const topics = yield* Effect.mapError(
             dryRun
               ? change
-              : logged(
-                  "group seek",
-                  { group, ...(name === undefined ? {} : { topic: name }), to, ...why(reason) },
-                  change,
-                  (sought) => ({
+              : audited(change, {
+                  what: "group seek",
+                  reason,
+                  fields: { group, topic: name, to },
+                  outcome: (sought) => ({
                     topics: sought.length,
                     again: sought.reduce((sum, { again }) => sum + again, 0),
                     skipped: sought.reduce((sum, { skipped }) => sum + skipped, 0)
                   })
-                ),
+                }),
             changeProblem
           )
           return { group, dryRun, topics }
@@ -205,7 +206,8 @@ export const groups = HttpApiBuilder.group(
       pause: ({ params: { group }, payload }) =>
         Effect.gen(function* () {
           yield* permitGroup(group)
-          const change = logged("group paused", { group, ...why(payload?.reason) }, admin.pause(group))
+          const reason = payload?.reason
+          const change = audited(admin.pause(group), { what: "group paused", reason, fields: { group } })
           yield* Effect.mapError(change, readProblem)
           return { group, paused: true as const }
         }),
@@ -213,47 +215,63 @@ export const groups = HttpApiBuilder.group(
       resume: ({ params: { group }, payload }) =>
         Effect.gen(function* () {
           yield* permitGroup(group)
-          const change = logged("group resumed", { group, ...why(payload?.reason) }, admin.resume(group))
+          const reason = payload?.reason
+          const change = audited(admin.resume(group), { what: "group resumed", reason, fields: { group } })
           yield* Effect.mapError(change, readProblem)
           return { group, paused: false as const }
         }),
 
-      remove: ({ params: { group }, query: { reason } }) =>
+      remove: ({ params: { group }, query: { dryRun: asked, reason } }) =>
         Effect.gen(function* () {
           yield* permitGroup(group)
-          const change = logged("group removed", { group, ...why(reason) }, admin.remove(group))
-          yield* Effect.mapError(change, readProblem)
-          return { group, removed: true as const }
+          const dryRun = asked === "true"
+          const change = admin.remove(group, { dryRun })
+          const forgotten = yield* Effect.mapError(
+            dryRun
+              ? change
+              : audited(change, {
+                  what: "group removed",
+                  reason,
+                  fields: { group },
+                  outcome: (forgotten) => ({ ...forgotten })
+                }),
+            readProblem
+          )
+          return { group, dryRun, removed: !dryRun, ...forgotten }
         }),
 
-      blockedKeys: ({ params: { group }, query: { limit = defaultLimit, topic } }) =>
+      blockedKeys: ({ params: { group }, query: { after, limit = defaultLimit, topic } }) =>
         Effect.gen(function* () {
           yield* checkGroup(group, "path parameter")
           yield* rights.permitRead(topic, group)
-          const { keys, total } = yield* Effect.mapError(
-            admin.blockedKeys({ group, topic, limit }),
-            readProblem
-          )
+          const page = { group, topic, limit, ...(after === undefined ? {} : { after: placeOf(after) }) }
+          const { keys, next, total } = yield* Effect.mapError(admin.blockedKeys(page), readProblem)
           return {
             group,
             topic,
             total,
-            keys: keys.map((one) => ({ ...one, notBefore: one.notBefore ?? null }))
+            keys: keys.map((one) => ({ ...one, notBefore: one.notBefore ?? null })),
+            next: next === undefined ? null : `${next.since}:${next.seq}`
           }
         }),
 
-      releaseKey: ({ params: { group }, payload: { key, mode, reason, topic } }) =>
+      releaseKey: ({ params: { group }, payload: { dryRun = false, key, mode, reason, topic } }) =>
         Effect.gen(function* () {
           yield* checkGroup(group, "path parameter")
           yield* rights.permitChange(topic)
-          const change = logged(
-            "group key released",
-            { group, topic, key, mode, ...why(reason) },
-            admin.releaseKey({ group, topic, key, mode }),
-            (seq) => ({ seq })
+          const change = admin.releaseKey({ group, topic, key, mode, dryRun })
+          const seq = yield* Effect.mapError(
+            dryRun
+              ? change
+              : audited(change, {
+                  what: "group key released",
+                  reason,
+                  fields: { group, topic, key, mode },
+                  outcome: (seq) => ({ seq })
+                }),
+            changeProblem
           )
-          const seq = yield* Effect.mapError(change, changeProblem)
-          return { group, topic, key, mode, seq }
+          return { group, topic, key, mode, dryRun, seq }
         }),
 
       deadLetters: ({ query: { after, group, id, letter, limit = defaultLimit, topic, ...rest } }) =>
@@ -278,14 +296,12 @@ export const groups = HttpApiBuilder.group(
           const { matched } = yield* Effect.mapError(
             dryRun
               ? change
-              : logged(
-                  "dead letters redriven",
-                  { group, topic, filter, ...why(reason) },
-                  change,
-                  (answer) => ({
-                    matched: answer.matched
-                  })
-                ),
+              : audited(change, {
+                  what: "dead letters redriven",
+                  reason,
+                  fields: { group, topic, filter },
+                  outcome: (answer) => ({ matched: answer.matched })
+                }),
             changeProblem
           )
           return { group, topic, dryRun, matched }

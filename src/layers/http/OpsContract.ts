@@ -87,6 +87,46 @@ export const Limit = Schema.NumberFromString.check(
 /** Items of a page, unless the request says otherwise. */
 export const defaultLimit = 100
 
+/** Where a page begins: what `next` of the one before it said. */
+export const After = Schema.String.annotate({ description: "`next` of the page before." })
+
+export const Next = Schema.NullOr(Schema.String).annotate({
+  description: "Give it as `after` to get the next page; null: this was the last."
+})
+
+/** A parameter or a field that nobody knows is refused: one that was meant to restrict a change must not get lost. */
+export const strict = { onExcessProperty: "error" } as const
+
+/** One line of a log. */
+const Reason = Schema.String.check(
+  Schema.isMaxLength(1_000),
+  // Without control characters. As ranges, which every program understands that reads the contract.
+  // oxlint-disable-next-line no-control-regex
+  Schema.isPattern(/^[^\u0000-\u001f\u007f-\u009f]*$/, { message: "Expected a text of one line" })
+).annotate({ description: "Why this is done: for the log." })
+
+/** Of everything that changes something. */
+export const reason = { reason: Schema.optionalKey(Reason) }
+
+/** A body that may be left out. */
+export const optionalReason = [Schema.Struct(reason), Schema.Null] as const
+
+/** Of every change that cannot be taken back. */
+export const dryRun = {
+  dryRun: Schema.optionalKey(
+    Schema.Boolean.annotate({ description: "Says what would happen, and changes nothing." })
+  )
+}
+
+/** The same for a request without a body. */
+export const dryRunInQuery = {
+  dryRun: Schema.optionalKey(
+    Schema.Literals(["true", "false"]).annotate({
+      description: "true: says what would happen, and changes nothing."
+    })
+  )
+}
+
 export const TopicName = Schema.String.annotate({ description: "A concrete topic." })
 
 export const EventJson = Schema.Struct({

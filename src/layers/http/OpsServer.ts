@@ -9,42 +9,67 @@ import {
   HttpRouter,
   HttpServer,
   type HttpServerError,
-  type HttpServerRequest,
+  HttpServerRequest,
   HttpServerRespondable,
   HttpServerResponse,
   ProblemDetails
 } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import * as Settings from "../../domain/Settings.ts"
 import type { AccessControl } from "../../services/AccessControl.ts"
+import type { Appender } from "../../services/Appender.ts"
+import type { Archive } from "../../services/Archive.ts"
 import type { EventStore } from "../../services/EventStore.ts"
 import { CannotListen, Gateway } from "../../services/Gateway.ts"
 import type { GroupAdmin } from "../../services/GroupAdmin.ts"
+import type { GroupDelivery } from "../../services/GroupDelivery.ts"
+import type { Ids } from "../../services/Ids.ts"
 import type { Inspector } from "../../services/Inspector.ts"
 import { Ops } from "../../services/Ops.ts"
 import type { OutboxSources } from "../../services/OutboxSources.ts"
+import type { RateLimiter } from "../../services/RateLimiter.ts"
+import type { Standing } from "../../services/Standing.ts"
 import type { TokenVerifier } from "../../services/TokenVerifier.ts"
 import { makeAssets } from "./assets.ts"
 import { groups } from "./GroupsHandlers.ts"
+import { health } from "./HealthHandlers.ts"
+import { log } from "./LogHandlers.ts"
 import { OpsApi } from "./OpsApi.ts"
-import { authorization, health, problems, reads } from "./OpsHandlers.ts"
+import { authorization, problems } from "./OpsMiddleware.ts"
 import { outboxes } from "./OutboxHandlers.ts"
+import { policies } from "./PolicyHandlers.ts"
+import { reads } from "./ReadsHandlers.ts"
+import { standings } from "./StandingHandlers.ts"
 
 export interface Options {
   readonly host: string
   /** 0 picks a free one. */
   readonly port: number
+  /** Of what is published and imported. */
+  readonly limits?: Settings.Limits
+  readonly archive?: Settings.ArchiveSettings
 }
 
 /** How long requests that run may take when the hub stops. */
 const shutdownTimeout = "500 millis"
 
-const api = HttpApiBuilder.layer(OpsApi, { openapiPath: "/openapi.json" }).pipe(
-  Layer.provide([reads, groups, outboxes, health]),
-  Layer.provide([authorization, problems])
-)
+const api = ({ archive = Settings.archive, limits = Settings.limits }: Options) =>
+  HttpApiBuilder.layer(OpsApi, { openapiPath: "/openapi.json" }).pipe(
+    Layer.provide([reads, log({ archive, limits }), groups, outboxes, policies, standings, health]),
+    Layer.provide([authorization, problems])
+  )
 
 const problem = (status: number, title: string, detail: string) =>
   ProblemDetails.toResponse({ type: ProblemDetails.blankType, status, title, detail })
+
+/** What every answer carries. */
+const finished = (response: HttpServerResponse.HttpServerResponse) =>
+  HttpServerResponse.setHeaders(response, {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    ...(response.status === 401 ? { "www-authenticate": 'Bearer realm="event-hub"' } : {})
+  })
 
 const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?")[0] ?? url
 
@@ -52,12 +77,13 @@ const notFound = (request: HttpServerRequest.HttpServerRequest) =>
   problem(404, "Not Found", `there is nothing at ${pathOf(request)}`)
 
 /** What can be asked for at which paths; `:name` stands for one segment. */
-const endpoints = Object.values(OpsApi.groups).flatMap(({ endpoints }) =>
-  Object.values(endpoints).map(({ method, path }) => ({
-    method,
-    path: new RegExp(`^${path.replace(/:[^/]+/g, "[^/]+")}$`)
-  }))
-)
+const endpoints = [
+  ...Object.values(OpsApi.groups).flatMap(({ endpoints }) => Object.values(endpoints)),
+  ...["/", "/docs", "/openapi.json"].map((path) => ({ method: "GET", path }))
+].map(({ method, path }) => ({ method, path: new RegExp(`^${path.replace(/:[^/]+/g, "[^/]+")}$`) }))
+
+/** A path parameter may have as many characters: a segment of a topic has 64, and each may be written as three. */
+const maxParamLength = 1_000
 
 /** Something is there, and not for this method. */
 const notAllowed = (method: string, allowed: ReadonlyArray<string>) => {
@@ -69,18 +95,12 @@ const notAllowed = (method: string, allowed: ReadonlyArray<string>) => {
   )
 }
 
-const answerOtherwise = (method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") =>
-  HttpRouter.add(method, "*", (request) => {
-    const path = pathOf(request)
-    const allowed = endpoints.filter((endpoint) => endpoint.path.test(path)).map(({ method }) => method)
-    return Effect.succeed(allowed.length === 0 ? notFound(request) : notAllowed(method, allowed))
-  })
-
-/** Whatever nothing else answers. HEAD is what GET would be. */
-const otherwise = Layer.mergeAll(
-  answerOtherwise("GET"),
-  ...(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const).map(answerOtherwise)
-)
+/** Of what no route is for, whatever its method. HEAD is what GET would be. */
+const answerOtherwise = (request: HttpServerRequest.HttpServerRequest) => {
+  const path = pathOf(request)
+  const allowed = endpoints.filter((endpoint) => endpoint.path.test(path)).map(({ method }) => method)
+  return finished(allowed.length === 0 ? notFound(request) : notAllowed(request.method, allowed))
+}
 
 /**
  * The gateway as a policy names it: on the host that the browser knows us by. No policy can name an IPv6
@@ -137,7 +157,22 @@ const page = Layer.unwrap(
           : HttpServerResponse.text(found.body, { contentType: found.contentType })
       )
 
-    return Layer.mergeAll(HttpRouter.add("GET", "/", index), HttpRouter.add("GET", "/assets/*", file))
+    /** The description of the API, to read and to try: it asks this server alone. */
+    const docs = (request: HttpServerRequest.HttpServerRequest) =>
+      Effect.map(asset("dashboard/apiDocs.html"), (found) =>
+        found === undefined
+          ? notFound(request)
+          : HttpServerResponse.text(found.body, {
+              contentType: found.contentType,
+              headers: { "content-security-policy": contentSecurityPolicy("") }
+            })
+      )
+
+    return Layer.mergeAll(
+      HttpRouter.add("GET", "/", index),
+      HttpRouter.add("GET", "/docs", docs),
+      HttpRouter.add("GET", "/assets/*", file)
+    )
   })
 )
 
@@ -145,40 +180,46 @@ const page = Layer.unwrap(
 const maxBodySize = ByteSize.kibibytes(256)
 
 /** What is refused before an endpoint is asked. */
-const refusals: Readonly<Record<number, readonly [title: string, detail: string]>> = {
+const refusalsOf = (
+  size: ByteSize.ByteSize
+): Readonly<Record<number, readonly [title: string, detail: string]>> => ({
   400: ["Bad Request", "the request cannot be read"],
-  413: ["Content Too Large", `a body has at most ${ByteSize.toNumberUnsafe(maxBodySize)} bytes`],
-  415: ["Unsupported Media Type", "a body is application/json"]
-}
+  413: ["Content Too Large", `a body has at most ${ByteSize.toNumberUnsafe(size)} bytes here`],
+  415: ["Unsupported Media Type", "a body is application/json, and that of an import application/x-ndjson"]
+})
 
 const isProblem = ({ headers }: HttpServerResponse.HttpServerResponse): boolean =>
   headers["content-type"]?.startsWith("application/problem+json") === true
 
-/** What every answer carries, whatever made it; and each error is a problem document. */
-const answers = HttpRouter.middleware(
-  (effect) =>
-    effect.pipe(
-      Effect.provideService(HttpIncomingMessage.MaxBodySize, maxBodySize),
-      // A body that cannot be read is a defect for whoever reads it, and knows what to answer.
-      Effect.catchDefect((defect) =>
-        HttpServerRespondable.isRespondable(defect)
-          ? HttpServerRespondable.toResponse(defect)
-          : Effect.die(defect)
-      ),
-      Effect.map((response) => {
-        const refusal = refusals[response.status]
-        const answer =
-          refusal === undefined || isProblem(response) ? response : problem(response.status, ...refusal)
-        return HttpServerResponse.setHeaders(answer, {
-          "x-content-type-options": "nosniff",
-          "referrer-policy": "no-referrer",
-          "cache-control": "no-store",
-          ...(response.status === 401 ? { "www-authenticate": 'Bearer realm="event-hub"' } : {})
-        })
-      })
-    ),
-  { global: true }
-)
+/** Each error is a problem document, whatever made it. */
+const answers = ({ limits = Settings.limits }: Options) =>
+  HttpRouter.middleware(
+    (effect) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+        // Events come in bodies as large as the gateway's frames.
+        const size = pathOf(request) === "/publish" ? ByteSize.bytes(limits.maxFrameBytes) : maxBodySize
+        const refusals = refusalsOf(size)
+        return effect.pipe(
+          Effect.provideService(HttpIncomingMessage.MaxBodySize, size),
+          // A body that cannot be read is a defect for whoever reads it, and knows what to answer.
+          Effect.catchDefect((defect) =>
+            HttpServerRespondable.isRespondable(defect)
+              ? HttpServerRespondable.toResponse(defect)
+              : Effect.as(
+                  Effect.logError("a request failed", { path: pathOf(request) }, defect),
+                  problem(500, "Internal Server Error", "the hub has a bug; its log says more")
+                )
+          ),
+          Effect.map((response) => {
+            const refusal = refusals[response.status]
+            return finished(
+              refusal === undefined || isProblem(response) ? response : problem(response.status, ...refusal)
+            )
+          })
+        )
+      }),
+    { global: true }
+  )
 
 const cannotListen = ({ host, port }: Options, { cause }: HttpServerError.ServeError): CannotListen => {
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : String(cause)
@@ -190,19 +231,49 @@ const httpServer = (options: Options) =>
     Layer.effect(
       HttpServer.HttpServer,
       Effect.mapError(
-        NodeHttpServer.make(() => createServer(), { ...options, gracefulShutdownTimeout: shutdownTimeout }),
+        // An import takes as long as it takes; what stands before its body has a time-out of its own.
+        NodeHttpServer.make(() => createServer({ requestTimeout: 0 }), {
+          ...options,
+          gracefulShutdownTimeout: shutdownTimeout
+        }),
         (error) => cannotListen(options, error)
       )
     ),
     NodeHttpServer.layerHttpServices
   )
 
+/** Routes, and an answer to what none of them is for: HttpRouter's own has no body. */
+const serve = (options: Options) =>
+  Layer.unwrap(
+    Effect.map(HttpRouter.toHttpEffect(Layer.mergeAll(api(options), page, answers(options))), (app) =>
+      HttpServer.serve(
+        Effect.catchTag(app, "HttpServerError", (error) =>
+          error.reason._tag === "RouteNotFound"
+            ? Effect.map(HttpServerRequest.HttpServerRequest, answerOtherwise)
+            : Effect.fail(error)
+        )
+      )
+    )
+  ).pipe(Layer.provide(Layer.succeed(HttpRouter.RouterConfig, { maxParamLength })))
+
 export const layer = (
   options: Options
 ): Layer.Layer<
   Ops,
   CannotListen,
-  AccessControl | EventStore | Gateway | GroupAdmin | Inspector | OutboxSources | TokenVerifier
+  | AccessControl
+  | Appender
+  | Archive
+  | EventStore
+  | Gateway
+  | GroupAdmin
+  | GroupDelivery
+  | Ids
+  | Inspector
+  | OutboxSources
+  | RateLimiter
+  | Standing
+  | TokenVerifier
 > =>
   Layer.effect(
     Ops,
@@ -211,12 +282,4 @@ export const layer = (
       const port = address._tag !== "UnixPathAddress" ? address.port : options.port
       return Ops.of({ url: `http://${host}:${port}` })
     })
-  ).pipe(
-    Layer.provideMerge(
-      HttpRouter.serve(Layer.mergeAll(api, page, otherwise, answers), {
-        disableLogger: true,
-        disableListenLog: true
-      })
-    ),
-    Layer.provide(httpServer(options))
-  )
+  ).pipe(Layer.provideMerge(serve(options)), Layer.provide(httpServer(options)))

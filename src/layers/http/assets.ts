@@ -17,7 +17,7 @@ const here = import.meta.url
 const isSource = here.endsWith(".ts")
 
 /** What may be asked for: the page, the client it is built on, and the protocol both share. */
-const servable = /^(?:dashboard|client|protocol)\/[A-Za-z]+\.(?:ts|js|css|html)$/
+const servable = /^(?:dashboard(?:\/views)?|client|protocol)\/[A-Za-z]+\.(?:ts|js|css|html)$/
 
 const contentTypes: Readonly<Record<string, string>> = {
   ts: "text/javascript; charset=utf-8",
@@ -26,12 +26,15 @@ const contentTypes: Readonly<Record<string, string>> = {
   html: "text/html; charset=utf-8"
 }
 
-/** Stripping is announced as experimental each time a process first does it; what it does here is settled. */
+/**
+ * Comments and types go, so that a browser loads what runs and no more. It is announced as experimental each time a
+ * process first does it; what it does here is settled.
+ */
 const stripTypes = (source: string): string => {
   const emitWarning = process.emitWarning
   process.emitWarning = () => {}
   try {
-    return nodeModule.stripTypeScriptTypes(source)
+    return nodeModule.stripTypeScriptTypes(source, { mode: "transform" })
   } finally {
     process.emitWarning = emitWarning
   }

@@ -50,6 +50,7 @@ export const makeRights = (access: AccessControl["Service"]) => {
 
   return {
     mayRead,
+    mayAdministrate,
     maySee,
     visibleGroup,
 
@@ -79,8 +80,8 @@ export const makeRights = (access: AccessControl["Service"]) => {
       )
     },
 
-    /** To look at outboxes: there may be records of any topic in them. */
-    permitOutboxes: permit(
+    /** To look at what may be about any topic, such as outboxes, and to change it. */
+    permitEverything: permit(
       (claims) => mayAdministrate(claims, everything),
       `no right to administrate '${everything}'`
     ),

@@ -247,9 +247,19 @@ describe("pause, resume, remove", () => {
     await publish("remove.a", "1")
     await member("remove.a", "gone")
     await delivered("gone", "remove.a", 1)
+    const forgotten = { positions: 1, inFlight: 1, waiting: 0 }
+    expect(await change("/groups/gone?dryRun=true&reason=no%20use", undefined, "DELETE")).toEqual({
+      group: "gone",
+      dryRun: true,
+      removed: false,
+      ...forgotten
+    })
+    expect(await read(hub, "/groups/gone", operator)).toMatchObject({ topics: [{ inFlight: 1 }] })
     expect(await change("/groups/gone?reason=no%20use", undefined, "DELETE")).toEqual({
       group: "gone",
-      removed: true
+      dryRun: false,
+      removed: true,
+      ...forgotten
     })
     const end = await client.waitFor("END", ({ group, op }) => op === "END" && group === "gone")
     expect(end).toMatchObject({ sub: "remove.a", reason: "removed" })
@@ -261,7 +271,8 @@ describe("pause, resume, remove", () => {
       )
     }
     expectProblem(await askAs(hub, operator, "/groups/gone", { method: "DELETE" }), 404, /no group 'gone'/)
-    await logged("group removed", "gone", { sub: "olga", reason: "no use" })
+    await logged("group removed", "gone", { sub: "olga", reason: "no use", ...forgotten })
+    expect(hub.lines.filter((line) => line.msg.startsWith("group removed"))).toHaveLength(1)
   })
 })
 
@@ -303,22 +314,27 @@ describe("blocked keys", () => {
           behind: 1
         },
         expect.objectContaining({ key: "b", seq: 3, reason: "never" }) as unknown
-      ]
+      ],
+      next: null
     })
-    expect(await read(hub, `${path("ordered")}&limit=1`)).toMatchObject({ total: 2, keys: [{ key: "a" }] })
+    const first = (await read(hub, `${path("ordered")}&limit=1`)) as { readonly next: string }
+    expect(first).toMatchObject({ total: 2, keys: [{ key: "a" }] })
+    expect(await read(hub, `${path("ordered")}&limit=1&after=${first.next}`)).toMatchObject({
+      total: 2,
+      keys: [{ key: "b" }],
+      next: null
+    })
+    expectProblem(await askAs(hub, {}, `${path("ordered")}&after=b`), 400, /'after': Expected `next`/)
     expect(await lag("keys.a", "ordered")).toMatchObject({ blockedKeys: 2, waiting: 2, deferred: 2 })
   })
 
   it("are released: to be tried again, or to be given up, and the others of the key go on", async () => {
-    const release = (key: string, mode: string) =>
-      change("/groups/ordered/release-key", { topic: "keys.a", key, mode, reason: "it is fixed" })
-    expect(await release("a", "retry")).toEqual({
-      group: "ordered",
-      topic: "keys.a",
-      key: "a",
-      mode: "retry",
-      seq: 1
-    })
+    const release = (key: string, mode: string, more: object = {}) =>
+      change("/groups/ordered/release-key", { topic: "keys.a", key, mode, reason: "it is fixed", ...more })
+    const answer = { group: "ordered", topic: "keys.a", key: "a", mode: "retry", seq: 1 }
+    expect(await release("a", "retry", { dryRun: true })).toEqual({ ...answer, dryRun: true })
+    expect(await lag("keys.a", "ordered")).toMatchObject({ blockedKeys: 2, waiting: 2 })
+    expect(await release("a", "retry")).toEqual({ ...answer, dryRun: false })
     expect((await delivered("ordered", "keys.a", 4)).slice(3)).toEqual(["a1"])
     expect(await release("b", "dead-letter")).toMatchObject({ seq: 3 })
     expect((await delivered("ordered", "keys.a", 5)).slice(4)).toEqual(["b2"])

@@ -16,7 +16,7 @@ export interface Answer {
 const answerOf = async (response: Response): Promise<Answer> => {
   const text = await response.text()
   const type = response.headers.get("content-type")
-  const json: unknown = type?.includes("json") === true && text !== "" ? JSON.parse(text) : undefined
+  const json: unknown = /[/+]json\b/.test(type ?? "") && text !== "" ? JSON.parse(text) : undefined
   return { status: response.status, headers: response.headers, type, text, json }
 }
 
@@ -49,15 +49,16 @@ export const read = async (hub: HubProcess, path: string, token: TokenOptions = 
   return answer.json
 }
 
-/** A path and headers as they are, which `fetch` would tidy. */
+/** A path, headers and a method as they are, which `fetch` would tidy or refuse. */
 export const askRaw = (
   hub: HubProcess,
   path: string,
-  headers: Readonly<Record<string, string>> = {}
+  headers: Readonly<Record<string, string>> = {},
+  method = "GET"
 ): Promise<{ readonly status: number | undefined; readonly headers: NodeJS.Dict<string | string[]> }> =>
   new Promise((resolve, reject) => {
     const { hostname, port } = new URL(hub.ops)
-    rawRequest({ hostname, port, path, headers }, (response) => {
+    rawRequest({ hostname, port, path, headers, method }, (response) => {
       response.resume()
       response.on("end", () => resolve({ status: response.statusCode, headers: response.headers }))
     })

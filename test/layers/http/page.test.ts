@@ -68,7 +68,9 @@ it.each([
 describe("the files", () => {
   const source = fileURLToPath(new URL("../../../src/", import.meta.url))
   const files = ["dashboard", "client", "protocol"].flatMap((folder) =>
-    readdirSync(`${source}/${folder}`).map((name) => `${folder}/${name}`)
+    readdirSync(`${source}/${folder}`, { encoding: "utf8", recursive: true }).map(
+      (name) => `${folder}/${name}`
+    )
   )
 
   it.each(files.filter((file) => file.endsWith(".ts")))("%s comes as JavaScript", async (file) => {
@@ -77,7 +79,7 @@ describe("the files", () => {
     expect(text).not.toMatch(/^(?:export )?(?:interface|type) /m)
     // It runs in a module, where types would be a syntax error.
     const code = text
-      .replaceAll(/^(?:import|export \{|export \*)[\s\S]*?from ".*"$/gm, "")
+      .replaceAll(/^(?:import|export \{|export \*)[\s\S]*?from ".*";?$/gm, "")
       .replaceAll(/^export /gm, "")
     expect(() => new Function(code)).not.toThrow()
   })
@@ -101,6 +103,10 @@ describe("the files", () => {
     "/assets/layers/http/OpsServer.ts",
     "/assets/main.ts",
     "/assets/dashboard/nothing.ts",
+    "/assets/dashboard/views/nothing.ts",
+    "/assets/dashboard/views/../main.ts",
+    "/assets/dashboard/views/%2e%2e/main.ts",
+    "/assets/client/views/topics.ts",
     "/assets/dashboard",
     "/../../package.json"
   ])("there are no others: %s", async (path) => {

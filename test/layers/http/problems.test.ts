@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type HubProcess, startHub } from "../../support/HubProcess.ts"
 import { RawClient } from "../../support/RawClient.ts"
 import { tokenFor } from "../../support/tokens.ts"
-import { ask, askAs, expectProblem } from "./ops.ts"
+import { ask, askAs, askRaw, expectProblem } from "./ops.ts"
 
 let hub: HubProcess
 
@@ -134,6 +134,29 @@ describe("what is not there", () => {
       expectProblem(await ask(hub, "/nowhere", { method }), 404, /nothing/)
     }
   )
+
+  it.each(["TRACE", "PROPFIND"])("%s likewise, which browsers would not send", async (method) => {
+    const there = await askRaw(hub, "/lag", {}, method)
+    expect(there).toMatchObject({
+      status: 405,
+      headers: { allow: "GET, HEAD", "content-type": "application/problem+json" }
+    })
+    expect(await askRaw(hub, "/nowhere", {}, method)).toMatchObject({
+      status: 404,
+      headers: { "content-type": "application/problem+json", "x-content-type-options": "nosniff" }
+    })
+  })
+
+  it("a name of any length that there can be is looked for", async () => {
+    const longest = encodeURIComponent("%".repeat(64))
+    expectProblem(await askAs(hub, { scopes: ["admin:**"] }, `/groups/${longest}`), 404, /no group '%%/)
+  })
+
+  it("the pages are for GET alone", async () => {
+    for (const path of ["/", "/docs", "/openapi.json"]) {
+      expectProblem(await ask(hub, path, { method: "POST" }), 405, /GET, HEAD/)
+    }
+  })
 
   it("HEAD is GET without the text", async () => {
     for (const [path, status] of [

@@ -50,7 +50,16 @@ describe("/cursors", () => {
       cursors: [
         { group: "ahead", seq: 2, lastId: "id-2", lastTs: 1_002, pending: 1, inFlight: 1 },
         { group: "behind", seq: 0, lastId: null, lastTs: null, pending: 2, inFlight: 2 }
-      ]
+      ],
+      next: null
+    })
+    expect(await read(hub, "/cursors?topic=cursors.a&limit=1")).toMatchObject({
+      cursors: [{ group: "ahead" }],
+      next: "ahead"
+    })
+    expect(await read(hub, "/cursors?topic=cursors.a&limit=1&after=ahead")).toMatchObject({
+      cursors: [{ group: "behind" }],
+      next: null
     })
   })
 
@@ -60,13 +69,14 @@ describe("/cursors", () => {
     await publish("cursors.later.a", 1)
     expect(await read(hub, "/cursors?topic=cursors.later.a")).toEqual({
       topic: "cursors.later.a",
-      cursors: [{ group: "early", seq: 0, lastId: null, lastTs: null, pending: 1, inFlight: 0 }]
+      cursors: [{ group: "early", seq: 0, lastId: null, lastTs: null, pending: 1, inFlight: 0 }],
+      next: null
     })
   })
 
   it("is empty for a topic without groups, and 404 for none", async () => {
     await publish("alone", 1)
-    expect(await read(hub, "/cursors?topic=alone")).toEqual({ topic: "alone", cursors: [] })
+    expect(await read(hub, "/cursors?topic=alone")).toEqual({ topic: "alone", cursors: [], next: null })
     expectProblem(await askAs(hub, {}, "/cursors?topic=nowhere"), 404, /no topic 'nowhere'/)
   })
 })

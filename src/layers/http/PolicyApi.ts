@@ -1,0 +1,55 @@
+/**
+ * The contract of what the ops HTTP API tells of policies: why something is allowed, or is not. Of their own token
+ * everybody may ask; of any other policy, given as text, whoever administrates everything.
+ */
+import * as Schema from "effect/Schema"
+import { HttpApi, HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
+import { Authorization, BadRequest, Count, Forbidden, strict } from "./OpsContract.ts"
+
+const request = {
+  action: Schema.Literals(["publish", "subscribe", "admin"]),
+  topic: Schema.String.annotate({
+    description: "A topic, or a pattern, which stands for all topics that it matches."
+  }),
+  group: Schema.optionalKey(
+    Schema.String.annotate({
+      description: "The consumer group that is to subscribe; a live reader has none."
+    })
+  )
+}
+
+export const ExplanationJson = Schema.Struct({
+  allowed: Schema.Boolean,
+  reason: Schema.String.annotate({ description: "In a sentence." }),
+  rule: Schema.NullOr(Count).annotate({ description: "The rule that decides; null: none fits." }),
+  rules: Schema.Array(
+    Schema.Struct({
+      n: Count.annotate({ description: "Its place in the policy, from 1." }),
+      text: Schema.String.annotate({ description: "The rule in the text form." }),
+      decides: Schema.Boolean,
+      why: Schema.String.annotate({ description: "Why it decides, or why it does not." })
+    })
+  )
+}).annotate({ identifier: "Explanation" })
+
+export const Policies = HttpApiGroup.make("policies")
+  .add(
+    HttpApiEndpoint.get("explain", "/policy/explain", {
+      query: request,
+      success: ExplanationJson,
+      error: BadRequest
+    }).annotate(OpenApi.Description, "What the token may do, and which of its rules says so."),
+    HttpApiEndpoint.post("explainText", "/policy/explain", {
+      payload: Schema.Struct({
+        policy: Schema.String.annotate({
+          description: "One rule a line: allow|deny <action> <pattern>… [group <name>…|group *]"
+        }),
+        ...request
+      }),
+      success: ExplanationJson,
+      error: [BadRequest, Forbidden]
+    }).annotate(OpenApi.Description, "What a token with this policy might do, and why. Changes nothing.")
+  )
+  .middleware(Authorization)
+  .annotate(HttpApi.PayloadParseOptions, strict)
+  .annotate(HttpApi.QueryParseOptions, strict)
