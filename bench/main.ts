@@ -52,7 +52,12 @@ const scenarios: Readonly<Record<string, Entry>> = {
   flood: { load: async () => (await import("./flood.ts")).flood, quick: { events: 10_000, subscribers: 5 } },
   start: { load: async () => (await import("./start.ts")).start, quick: { events: 1 } },
   groups: { load: async () => (await import("./groups.ts")).groups, quick: { events: 1_000 } },
+  export: { load: async () => (await import("./export.ts")).exporting, quick: { events: 5_000 } },
   writer: { load: async () => (await import("./writer.ts")).writer, quick: { events: 2_000 } },
+  dashboard: {
+    load: async () => (await import("./dashboard.ts")).dashboard,
+    quick: { events: 10_000, subscribers: 10 }
+  },
   costs: { load: async () => (await import("./costs.ts")).costs, quick: { events: 500, subscribers: 20 } }
 }
 

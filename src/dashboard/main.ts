@@ -1,113 +1,54 @@
 /**
- * The page that an ops server shows at `/`: follows a pattern live, through the gateway, like any other client.
+ * The page that an ops server shows at `/`: what is behind, why, since when, and what can be done about it.
  *
- * The token comes in the fragment of the link, which no server sees, or by hand. It stays in memory.
+ * It lives from the gateway, like any other client; HTTP is for first loads and for changes. The token comes in the
+ * fragment of the link, which no server sees, or by hand. It stays in memory.
  */
-import { type ConnectionState, PromClient, type WireEvent } from "../client/index.ts"
+import { createClient, type Client } from "../client/Client.ts"
+import { can, useToken } from "./api.ts"
+import { ago, button, byId, field, form, h, input, link, put, setHubTime } from "./dom.ts"
+import { begin, gatewayUrl } from "./live.ts"
+import { href, parse, show, type View } from "./router.ts"
+import { connections } from "./views/connections.ts"
+import { deadLetters } from "./views/deadLetters.ts"
+import { groups } from "./views/groups.ts"
+import { latest } from "./views/latest.ts"
+import { outbox } from "./views/outbox.ts"
+import { overview } from "./views/overview.ts"
+import { policy } from "./views/policy.ts"
+import { setTailToken, tail } from "./views/tail.ts"
+import { topics } from "./views/topics.ts"
 
-/** Rows that are kept; older ones go. */
-const maxRows = 200
-
-/** Characters of a payload that are shown. */
-const maxLength = 2_000
-
-const element = <A extends HTMLElement>(id: string): A => document.getElementById(id) as A
-
-const form = element<HTMLFormElement>("form")
-const token = element<HTMLInputElement>("token")
-const pattern = element<HTMLInputElement>("pattern")
-const start = element<HTMLInputElement>("start")
-const pause = element<HTMLButtonElement>("pause")
-const stop = element<HTMLButtonElement>("stop")
-const state = element("state")
-const message = element("message")
-const rows = element("events")
-const count = element("count")
-
-const gatewayUrl = (): string => {
-  const port = document.querySelector<HTMLMetaElement>('meta[name="event-hub-ws-port"]')?.content ?? ""
-  const url = new URL(location.href)
-  url.protocol = location.protocol === "https:" ? "wss:" : "ws:"
-  url.port = port
-  url.pathname = "/"
-  url.search = url.hash = ""
-  return url.href
+const views: Readonly<Record<string, View>> = {
+  "": overview,
+  topics,
+  groups,
+  outbox,
+  "dead-letters": deadLetters,
+  live: tail,
+  latest,
+  connections,
+  policy
 }
 
-// --- events --------------------------------------------------------------------------------------------------
+/** What stands in the navigation, and the right without which it is left out. */
+const places: ReadonlyArray<readonly [name: string, text: string, needsAdmin?: true]> = [
+  ["", "Overview"],
+  ["topics", "Topics"],
+  ["groups", "Groups"],
+  ["dead-letters", "Dead letters"],
+  ["outbox", "Outbox", true],
+  ["live", "Live tail"],
+  ["latest", "Latest by key"],
+  ["connections", "Connections", true],
+  ["policy", "Policy"]
+]
 
-/** Came, and has no row yet: rows are made once a frame, and not while the page is paused. */
-let waiting: Array<WireEvent> = []
-let seen = 0
-let isScheduled = false
-let isPaused = false
+const state = byId("state")
+const navigation = byId("nav")
+const account = byId("account")
 
-const clock = new Intl.DateTimeFormat(undefined, {
-  hour: "2-digit",
-  minute: "2-digit",
-  second: "2-digit",
-  fractionalSecondDigits: 3,
-  hourCycle: "h23"
-})
-
-/** Whatever is in an event is text here, and never markup. */
-const cell = (text: string, title = ""): HTMLTableCellElement => {
-  const made = document.createElement("td")
-  made.textContent = text
-  made.title = title
-  return made
-}
-
-const rowOf = ({ key = "", payload, seq, storedAt, topic, type = "" }: WireEvent): HTMLTableRowElement => {
-  const stored = new Date(storedAt)
-  const text = JSON.stringify(payload)
-  const row = document.createElement("tr")
-  row.append(
-    cell(clock.format(stored), stored.toISOString()),
-    cell(topic, type === "" ? topic : `${topic}, type ${type}`),
-    cell(String(seq)),
-    cell(key, key),
-    cell(text.length > maxLength ? `${text.slice(0, maxLength)}…` : text)
-  )
-  return row
-}
-
-const render = (): void => {
-  isScheduled = false
-  if (!isPaused) {
-    rows.prepend(...waiting.slice(-maxRows).toReversed().map(rowOf))
-    waiting = []
-    while (rows.childElementCount > maxRows) rows.lastElementChild?.remove()
-  }
-  const events = seen === 0 ? "No events yet." : `${seen.toLocaleString()} ${seen === 1 ? "event" : "events"}`
-  count.textContent = isPaused ? `${events}, paused` : events
-}
-
-const schedule = (): void => {
-  if (isScheduled) return
-  isScheduled = true
-  requestAnimationFrame(render)
-}
-
-const show = (event: WireEvent): void => {
-  seen++
-  waiting.push(event)
-  if (waiting.length > 2 * maxRows) waiting = waiting.slice(-maxRows)
-  schedule()
-}
-
-const setPaused = (paused: boolean): void => {
-  isPaused = paused
-  pause.textContent = paused ? "Resume" : "Pause"
-  pause.ariaPressed = String(paused)
-  schedule()
-}
-
-// --- the connection ------------------------------------------------------------------------------------------
-
-let client: PromClient | undefined
-
-const names: Readonly<Record<ConnectionState["_tag"], string>> = {
+const names: Readonly<Record<Client["state"]["_tag"], string>> = {
   idle: "not connected",
   connecting: "connecting",
   ready: "connected",
@@ -115,69 +56,136 @@ const names: Readonly<Record<ConnectionState["_tag"], string>> = {
   closed: "not connected"
 }
 
-const setState = (tag: ConnectionState["_tag"]): void => {
+let client: Client | undefined
+let session = new AbortController()
+
+const setState = (tag: Client["state"]["_tag"]): void => {
   state.dataset["state"] = tag
   state.textContent = names[tag]
 }
 
-const tell = (error: unknown): void => {
-  message.textContent = error instanceof Error ? error.message : String(error)
-}
-
-const disconnect = (): void => {
+const signOut = (why = ""): void => {
   const old = client
   client = undefined
-  stop.disabled = pause.disabled = true
-  setPaused(false)
+  session.abort()
   setState("closed")
+  navigation.hidden = true
+  put(account)
+  for (const dialog of document.querySelectorAll("dialog")) dialog.remove()
   void old?.close()
+  const token = input({ id: "token", type: "password", required: true })
+  void show(
+    new Proxy(views, {
+      get: (): View => (visit) => {
+        visit.head("Sign in")
+        visit.add(
+          h("p", { id: "message", class: "trouble", role: "alert" }, why),
+          form(
+            { class: "bar" },
+            () => signIn(token.value, true),
+            field("Token", token),
+            h("button", { class: "primary" }, "Sign in")
+          ),
+          h(
+            "p",
+            { class: "quiet" },
+            "A hub without settings prints a link with a token when it starts. ",
+            h("code", {}, "event-hub token"),
+            " makes one. It is kept in the memory of this page and nowhere else."
+          )
+        )
+      }
+    }),
+    false
+  )
+  token.focus()
 }
 
-const follow = async (): Promise<void> => {
-  disconnect()
-  message.textContent = ""
-  rows.replaceChildren()
-  waiting = []
-  seen = 0
-  const isCurrent = (): boolean => client === made
-  const fail = (error: unknown): void => {
-    if (!isCurrent()) return
-    tell(error)
-    disconnect()
-  }
-  const made = new PromClient(gatewayUrl(), token.value, {
-    onState: (now) => {
-      if (isCurrent()) setState(now._tag)
-    },
-    onError: tell
-  })
+/** The gateway may be out of reach where HTTP is not: then the page goes on without what is live. */
+const patienceMs = 3_000
+
+const signIn = async (token: string, byHand = false): Promise<void> => {
+  session.abort()
+  session = new AbortController()
+  const { signal } = session
+  void client?.close()
+  const made = createClient({ url: gatewayUrl(), token })
   client = made
-  stop.disabled = pause.disabled = false
-  const onEvent = (event: WireEvent): void => {
-    if (isCurrent()) show(event)
-  }
+  const isCurrent = () => client === made
+  made.on("error", () => {})
+  made.on("state", (now) => {
+    if (!isCurrent()) return
+    setState(now._tag)
+    if (now._tag === "ready") setHubTime(now.welcome.serverTime)
+    if (now._tag === "closed") signOut(now.error?.message)
+  })
+  useToken(token, (why) => {
+    if (isCurrent()) signOut(why)
+  })
+  setTailToken(token)
   try {
-    await made.subscribe(pattern.value, undefined, onEvent, {
-      from: start.checked ? "start" : "new",
-      onGap: ({ from, to, topic }) => tell(`${topic}: events ${from} to ${to} were trimmed`),
-      onEnd: fail
-    })
-  } catch (error) {
-    fail(error)
+    const welcome = await Promise.race([
+      made.connect(),
+      new Promise<undefined>((resolve) => setTimeout(resolve, patienceMs, undefined))
+    ])
+    if (!isCurrent()) return
+    const endsAt = welcome?.expiresAt ?? null
+    put(
+      account,
+      endsAt !== null && h("span", { class: "quiet" }, "token ends ", ago(endsAt)),
+      button("Sign out", () => signOut())
+    )
+  } catch {
+    // The state has said why.
+    return
   }
+  begin(made, signal, can("subscribe", "$hub.stats"))
+  void can("admin", "**").then((isAdmin) => {
+    if (!isCurrent()) return
+    put(
+      byId("places"),
+      places
+        .filter(([, , needsAdmin]) => isAdmin || !needsAdmin)
+        .map(([name, text]) =>
+          h(
+            "li",
+            {},
+            link(text, href([name]), parse(location.hash).name === name ? { "aria-current": "page" } : {})
+          )
+        ),
+      h("li", {}, link("HTTP API", "/docs"))
+    )
+    navigation.hidden = false
+  })
+  await show(views, byHand)
 }
 
-form.addEventListener("submit", (event) => {
+// --- the way in ----------------------------------------------------------------------------------------------
+
+byId("skip").addEventListener("click", (event) => {
   event.preventDefault()
-  void follow()
+  byId("view").focus()
 })
-pause.addEventListener("click", () => setPaused(!isPaused))
-stop.addEventListener("click", disconnect)
 
-const given = new URLSearchParams(location.hash.slice(1)).get("token")
-if (given !== null) {
-  token.value = given
-  // Neither the address nor the history shows the token any longer.
-  history.replaceState(null, "", location.pathname)
-  void follow()
+addEventListener("hashchange", () => {
+  if (!take() && client !== undefined) void show(views, true)
+})
+
+/** A token in the fragment, alone or beside a view's own parameters. Neither the address nor the history keeps it. */
+const take = (): boolean => {
+  const isPlace = location.hash.startsWith("#/")
+  const { name, path, query } = parse(location.hash)
+  const given = isPlace ? query : new URLSearchParams(location.hash.slice(1))
+  const token = given.get("token")
+  if (token === null) return false
+  given.delete("token")
+  history.replaceState(
+    null,
+    "",
+    isPlace ? href([name, ...path], Object.fromEntries(given)) : location.pathname
+  )
+  void signIn(token)
+  return true
 }
+
+if (!take()) signOut()

@@ -1,15 +1,15 @@
-/** The page in a browser: what it shows, that nothing in an event is more than text, and that it comes back. */
-import type { Browser, BrowserContext, Page } from "playwright-core"
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest"
+/** The live tail in a browser: what it shows, that nothing in an event is more than text, and that it comes back. */
+import type { Browser, Page } from "playwright-core"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { hasChromium, launchChromium } from "../support/chromium.ts"
 import { type HubProcess, startHub } from "../support/HubProcess.ts"
 import { RawClient } from "../support/RawClient.ts"
 import { returningHub } from "../support/ReturningHub.ts"
 import { everything, tokenFor } from "../support/tokens.ts"
+import { openPage } from "./browser.ts"
 
 describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   let browser: Browser
-  let context: BrowserContext
   /** Nobody has configured it. */
   let hub: HubProcess
   let publisher: RawClient
@@ -19,7 +19,6 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
     publisher = await RawClient.connect(hub.ws)
     await publisher.request({ op: "AUTH", token: await hub.devToken() })
     browser = await launchChromium()
-    context = await browser.newContext()
   })
 
   afterAll(async () => {
@@ -31,30 +30,13 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   const publish = (topic: string, payload: unknown, opts: object = {}, by: RawClient = publisher) =>
     by.request({ op: "PUBLISH", topic, payload, opts })
 
-  /** A page of its own, which must not complain, and talks to nobody but its hub. */
-  const open = async (url: string, expected: RegExp = /^$/): Promise<Page> => {
-    const page = await context.newPage()
-    const complaints: Array<string> = []
-    const hosts = new Set<string>()
-    page.on("console", (message) => complaints.push(message.text()))
-    page.on("pageerror", (error) => complaints.push(String(error)))
-    page.on("request", (request) => hosts.add(new URL(request.url()).host))
-    page.on("websocket", (socket) => hosts.add(new URL(socket.url()).hostname))
-    onTestFinished(async () => {
-      await page.close()
-      expect(complaints.filter((complaint) => !expected.test(complaint))).toEqual([])
-      // What is inline has no host.
-      hosts.delete("")
-      expect([...hosts].filter((host) => ![new URL(url).host, "127.0.0.1"].includes(host))).toEqual([])
-    })
-    await page.goto(url)
-    return page
-  }
+  const open = (url: string, expected?: RegExp): Promise<Page> =>
+    openPage(browser, url, expected === undefined ? {} : { expected })
 
   const follow = async (page: Page, { pattern = "**", fromStart = false } = {}) => {
     await page.fill("#pattern", pattern)
     await page.setChecked("#start", fromStart)
-    await page.click("text=Follow")
+    await page.click("#form button[type=submit]")
   }
 
   const connected = (page: Page) => page.waitForSelector('#state[data-state="ready"]')
@@ -86,8 +68,12 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
     await hub.devToken()
     const link = String(hub.lines.find((line) => "page" in line)?.["page"])
     const page = await open(link)
-    const seq = await following(page, "link.a")
+    await page.waitForSelector("h1:text-is('Overview')")
     expect(page.url()).toBe(`${hub.ops}/`)
+    await page.click("nav >> text=Live tail")
+    await follow(page)
+    const seq = await following(page, "link.a")
+    expect(page.url()).toBe(`${hub.ops}/#/live?pattern=**`)
     await publish("link.b", { order: 1 }, { key: "k", type: "created" })
     await page.locator("tbody tr", { hasText: "link.b" }).waitFor()
     expect((await rows(page)).slice(0, 2)).toEqual([
@@ -100,7 +86,7 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   })
 
   it("shows what is in an event as text, whatever it is", async () => {
-    const page = await open(`${hub.ops}/#token=${await hub.devToken()}`)
+    const page = await open(`${hub.ops}/#/live?token=${await hub.devToken()}`)
     const attack = `<img src=x onerror="window.hacked = true"><script>window.hacked = true</script>`
     await publish("attack", { note: attack }, { key: attack, type: `"><b>${attack}`, headers: { h: attack } })
     await publish("attack", attack)
@@ -120,7 +106,7 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   })
 
   it("follows what it is told to, from the start or from now on", async () => {
-    const page = await open(`${hub.ops}/#token=${await hub.devToken()}`)
+    const page = await open(`${hub.ops}/#/live?token=${await hub.devToken()}`)
     for (const topic of ["tail.a", "tail.b", "other.a"]) await publish(topic, "before")
     await follow(page, { pattern: "tail.*", fromStart: true })
     await page.locator("tbody tr").nth(1).waitFor()
@@ -136,17 +122,17 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   })
 
   it("pauses: what comes meanwhile is shown when it goes on", async () => {
-    const page = await open(`${hub.ops}/#token=${await hub.devToken()}`)
+    const page = await open(`${hub.ops}/#/live?token=${await hub.devToken()}`)
     await follow(page, { pattern: "pause.*" })
     await following(page, "pause.a")
     const before = await page.locator("tbody tr").count()
-    await page.click("text=Pause")
+    await page.click("#pause")
     await page.locator("#count", { hasText: "paused" }).waitFor()
     for (let i = 0; i < 5; i++) await publish("pause.b", i)
     await page.locator("#count", { hasText: `${before + 5} events, paused` }).waitFor()
     expect(await page.locator("tbody tr").count()).toBe(before)
     expect(await page.getAttribute("#pause", "aria-pressed")).toBe("true")
-    await page.click("text=Resume")
+    await page.click("#pause")
     await page
       .locator("tbody tr")
       .nth(before + 4)
@@ -161,11 +147,10 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   })
 
   it("stops, and shows nothing more", async () => {
-    const page = await open(`${hub.ops}/#token=${await hub.devToken()}`)
+    const page = await open(`${hub.ops}/#/live?token=${await hub.devToken()}`)
     await follow(page, { pattern: "stop.*" })
     await following(page, "stop.a")
-    await page.click("text=Stop")
-    await page.locator("#state", { hasText: "not connected" }).waitFor()
+    await page.click("#stop")
     const before = await rows(page)
     await publish("stop.a", "too late")
     await page.evaluate(
@@ -177,7 +162,7 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   })
 
   it("keeps the newest 200 of many events, cuts what is long, and counts them all", async () => {
-    const page = await open(`${hub.ops}/#token=${await hub.devToken()}`)
+    const page = await open(`${hub.ops}/#/live?token=${await hub.devToken()}`)
     await publish("many", "x".repeat(10_000))
     for (let i = 2; i <= 450; i++) publisher.send({ op: "PUBLISH", topic: "many", payload: i })
     await publisher.settled()
@@ -192,15 +177,16 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
   })
 
   it("says what is wrong, and can be tried again", async () => {
-    const page = await open(`${hub.ops}/`)
-    expect(await page.textContent("#count")).toBe("No events yet.")
+    const page = await open(`${hub.ops}/#/live?pattern=bad*`)
     await page.fill("#token", "nonsense")
-    await follow(page)
+    await page.click("form button")
     await page.locator("#message", { hasText: "the token was refused" }).waitFor()
     expect(await page.textContent("#state")).toBe("not connected")
     await page.fill("#token", await hub.devToken())
-    await follow(page, { pattern: "bad*" })
+    await page.keyboard.press("Enter")
+    await page.waitForSelector("h1:text-is('Live tail')")
     await page.locator("#message", { hasText: "not a pattern" }).waitFor()
+    expect(await page.textContent("#count")).toBe("No events yet.")
     await follow(page, { pattern: "again" })
     await following(page, "again")
     expect(await page.textContent("#message")).toBe("")
@@ -210,7 +196,7 @@ describe.runIf(hasChromium("the dashboard is"))("the page", () => {
     const { hub: current, start, url } = await returningHub()
     const token = await tokenFor({ scopes: everything })
     // Chromium itself tells of every connection that fails.
-    const page = await open(`${current().ops}/#token=${token}`, /^WebSocket connection to '\S+' failed/)
+    const page = await open(`${current().ops}/#/live?token=${token}`, /^WebSocket connection to '\S+' failed/)
     const first = await RawClient.authenticated(url)
     await follow(page, { pattern: "life.*", fromStart: true })
     const seq = await following(page, "life.a", first)
