@@ -18,6 +18,9 @@ for (const path of [
   "/",
   "/assets/dashboard/main.ts",
   "/assets/dashboard/style.css",
+  "/docs",
+  "/assets/dashboard/apiDocs.ts",
+  "/assets/dashboard/apiDocs.css",
   "/assets/client/index.ts",
   "/readyz"
 ]) {

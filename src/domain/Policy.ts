@@ -138,7 +138,7 @@ export const decide = (policy: Policy, request: Request): Decision => {
  * Decides on a pattern, which stands for every topic it matches, now or later: a deny that overlaps it denies, an
  * allow has to cover it; an allow that covers only a part is skipped.
  */
-const decidePattern = (
+export const decidePattern = (
   policy: Policy,
   action: Request["action"],
   { group, pattern }: SubscriptionRequest

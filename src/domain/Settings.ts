@@ -7,6 +7,7 @@ import type { GroupOptions } from "./Group.ts"
 import { type Quotas, unlimited } from "./Quota.ts"
 import type { RetentionRule } from "./Retention.ts"
 import type { RetryPolicy } from "./Retry.ts"
+import { parentBasedAlwaysOn, type Sampler } from "./Sampling.ts"
 
 const KiB = 1024
 const MiB = 1024 * KiB
@@ -126,6 +127,21 @@ export const appender: AppenderSettings = {
   maxQueuedEvents: 50_000
 }
 
+export interface ArchiveSettings {
+  /** Bytes of one line of an import. */
+  readonly maxLineBytes: number
+  /** Bad lines that an import names; the others are counted. */
+  readonly maxBadLines: number
+  /** Events of one publish over HTTP. */
+  readonly maxPublishEvents: number
+}
+
+export const archive: ArchiveSettings = {
+  maxLineBytes: 1 * MiB,
+  maxBadLines: 100,
+  maxPublishEvents: 1_000
+}
+
 export interface DrainerSettings {
   /** Records claimed at once. */
   readonly batchSize: number
@@ -223,4 +239,53 @@ export const remote: RemoteSettings = {
   maxInFlight: 256,
   maxQueuedEvents: 10_000,
   answerTimeoutMs: 10 * second
+}
+
+export interface StandingSettings {
+  /** The time between two looks at who is behind, however many ask, in milliseconds. */
+  readonly refreshMs: number
+  /** How long what was found out is kept when nobody looks, in milliseconds. */
+  readonly keepMs: number
+  /** How often all of it is found out anew where hubs share a store, beside being told, in milliseconds. */
+  readonly renewMs: number
+  /** Topics that are looked at. */
+  readonly maxTopics: number
+  /** Topics whose growth is measured; those that grew longest ago give way. */
+  readonly growthTopics: number
+  /** The time between two events of the hub's own live topics, in milliseconds. */
+  readonly tickMs: number
+}
+
+export const standing: StandingSettings = {
+  refreshMs: 1 * second,
+  keepMs: 30 * second,
+  renewMs: 1 * minute,
+  maxTopics: 200_000,
+  growthTopics: 10_000,
+  tickMs: 1 * second
+}
+
+export interface TraceSettings {
+  readonly protocol: "http/json" | "http/protobuf"
+  readonly serviceName: string
+  readonly sampler: Sampler
+  /** Spans that wait for the receiver; more are dropped. */
+  readonly maxQueuedSpans: number
+  /** Spans in one request. */
+  readonly maxBatchSpans: number
+  /** The longest wait of a span until it is sent. */
+  readonly delayMs: number
+  /** How long a request may take. */
+  readonly timeoutMs: number
+}
+
+/** The defaults of the OpenTelemetry specification. */
+export const traces: TraceSettings = {
+  protocol: "http/protobuf",
+  serviceName: "event-hub",
+  sampler: parentBasedAlwaysOn,
+  maxQueuedSpans: 2_048,
+  maxBatchSpans: 512,
+  delayMs: 5 * second,
+  timeoutMs: 10 * second
 }

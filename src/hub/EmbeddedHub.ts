@@ -16,6 +16,7 @@ import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
 import * as Hub from "./Hub.ts"
 import type { HubSettings } from "./HubConfig.ts"
+import * as storeSize from "./storeSize.ts"
 
 export const stores = (
   path: string,
@@ -25,7 +26,11 @@ export const stores = (
     instrument(EventStore, SqliteEventStore.layer({ retention })),
     instrument(GroupStore, SqliteGroupStore.layer),
     instrument(OutboxStore, SqliteOutboxStore.layer(limits))
-  ).pipe(Layer.provide(SqliteDatabase.layer({ path })), Layer.provideMerge(RandomIds.layer))
+  ).pipe(
+    Layer.merge(storeSize.layer(path)),
+    Layer.provide(SqliteDatabase.layer({ path })),
+    Layer.provideMerge(RandomIds.layer)
+  )
 
 export const layer = <E>(
   path: string,

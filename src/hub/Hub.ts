@@ -4,15 +4,18 @@
  * The order is the way of one event; layers are closed in the opposite one, so that what was taken in goes
  * its way to the end before what it needs is gone.
  */
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { AccessControl } from "../services/AccessControl.ts"
 import type { Appender } from "../services/Appender.ts"
+import type { Archive } from "../services/Archive.ts"
 import type { EventBus } from "../services/EventBus.ts"
 import type { EventStore } from "../services/EventStore.ts"
 import type { CannotListen, Gateway } from "../services/Gateway.ts"
 import type { GroupAdmin } from "../services/GroupAdmin.ts"
 import type { GroupDelivery } from "../services/GroupDelivery.ts"
 import type { GroupStore } from "../services/GroupStore.ts"
+import type { GroupWrites } from "../services/GroupWrites.ts"
 import type { Ids } from "../services/Ids.ts"
 import type { Inspector } from "../services/Inspector.ts"
 import type { LiveFeed } from "../services/LiveFeed.ts"
@@ -23,23 +26,36 @@ import type { OutboxStore } from "../services/OutboxStore.ts"
 import type { RateLimiter } from "../services/RateLimiter.ts"
 import type { Retention } from "../services/Retention.ts"
 import type { Revocations } from "../services/Revocations.ts"
+import type { Standing } from "../services/Standing.ts"
 import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
+import type { Vitals } from "../services/Vitals.ts"
 import * as DrainedSources from "../layers/core/DrainedSources.ts"
 import * as GroupCommitAppender from "../layers/core/GroupCommitAppender.ts"
 import * as GroupDispatcher from "../layers/core/GroupDispatcher.ts"
+import * as metrics from "../layers/core/metrics.ts"
+import * as OwnTopics from "../layers/core/OwnTopics.ts"
+import * as PartVitals from "../layers/core/PartVitals.ts"
 import * as PolicyAccessControl from "../layers/core/PolicyAccessControl.ts"
+import * as StoreArchive from "../layers/core/StoreArchive.ts"
 import * as StoreEventBus from "../layers/core/StoreEventBus.ts"
 import * as StoreGroupAdmin from "../layers/core/StoreGroupAdmin.ts"
 import * as StoreInspector from "../layers/core/StoreInspector.ts"
 import * as StoreRetention from "../layers/core/StoreRetention.ts"
+import * as StoreStanding from "../layers/core/StoreStanding.ts"
 import * as TailFeed from "../layers/core/TailFeed.ts"
+import * as WatchedGroupStore from "../layers/core/WatchedGroupStore.ts"
 import * as OpsServer from "../layers/http/OpsServer.ts"
 import * as MemoryRateLimiter from "../layers/memory/MemoryRateLimiter.ts"
 import * as MemoryRevocations from "../layers/memory/MemoryRevocations.ts"
 import * as WebSocketGateway from "../layers/websocket/WebSocketGateway.ts"
+import type { Receiver } from "../layers/otlp/Receiver.ts"
 import type { HubSettings } from "./HubConfig.ts"
+import * as Sha256 from "./Sha256.ts"
 import { ownOutboxOf, sourceOf } from "./outboxes.ts"
+import * as processMetrics from "./processMetrics.ts"
+import { version } from "./version.ts"
+import * as processVitals from "./processVitals.ts"
 
 export type Stores = EventStore | GroupStore | OutboxStore | Ids
 
@@ -50,16 +66,20 @@ export type Bus =
   | LiveFeed
   | GroupDelivery
   | GroupAdmin
+  | Archive
   | EventBus
   | OutboxDrainer
   | OutboxSources
   | Inspector
   | Retention
+  | GroupWrites
+  | Standing
+  | Vitals
 
 export type Hub = Bus | AccessControl | RateLimiter | Revocations | TokenVerifier | Gateway | Ops
 
 export type BusSettings = Pick<HubSettings, "limits" | "groups" | "appender" | "drainer" | "retention"> &
-  Partial<Pick<HubSettings, "store" | "mongo" | "outboxSources">>
+  Partial<Pick<HubSettings, "archive" | "store" | "mongo" | "outboxSources" | "standing">>
 
 /** The log, its groups and the outboxes, with nothing that listens. */
 export const bus = <E, R>(stores: Layer.Layer<Stores, E, R>, settings: BusSettings): Layer.Layer<Bus, E, R> =>
@@ -71,12 +91,35 @@ export const bus = <E, R>(stores: Layer.Layer<Stores, E, R>, settings: BusSettin
     StoreRetention.layer(settings.retention),
     StoreGroupAdmin.layer(settings.retention)
   ).pipe(
+    (parts) => Layer.provideMerge(PartVitals.outboxes, parts),
     Layer.provideMerge(StoreEventBus.layer(settings.limits)),
-    Layer.provideMerge(Layer.mergeAll(TailFeed.layer, GroupDispatcher.layer(settings.groups))),
+    Layer.provideMerge(OwnTopics.layer(settings.standing)),
+    Layer.provideMerge(
+      Layer.mergeAll(
+        TailFeed.layer,
+        GroupDispatcher.layer(settings.groups),
+        StoreStanding.layer(settings.standing),
+        PartVitals.layer,
+        Layer.effectDiscard(metrics.prepare)
+      )
+    ),
+    Layer.provideMerge(Layer.provide(StoreArchive.layer(settings), Sha256.layer)),
     Layer.provideMerge(GroupCommitAppender.layer(settings.appender)),
     Layer.provideMerge(StoreInspector.layer(settings.groups)),
+    Layer.provideMerge(WatchedGroupStore.layer),
     Layer.provideMerge(stores)
   )
+
+/** Who collects no traces does not pay for it, not even with the loading of what does. */
+const tracesOf = (settings: Receiver | undefined): Layer.Layer<never> =>
+  settings === undefined
+    ? Layer.empty
+    : Layer.unwrap(
+        Effect.map(
+          Effect.promise(() => import("../layers/otlp/OtlpEventTraces.ts")),
+          (traces) => traces.layer(settings, version)
+        )
+      )
 
 export const layer = <E, E2, R>(
   stores: Layer.Layer<Stores, E, R>,
@@ -84,7 +127,12 @@ export const layer = <E, E2, R>(
   settings: HubSettings
 ): Layer.Layer<Hub, E | E2 | CannotListen | StoreUnavailable, R> => {
   const { gateway, groups, host, limits, opsPort, origins, rateLimiter, tokens, wsPort } = settings
-  return OpsServer.layer({ host, port: opsPort }).pipe(
+  return Layer.mergeAll(
+    OpsServer.layer({ host, port: opsPort, limits, archive: settings.archive }),
+    PartVitals.gateway,
+    processVitals.layer,
+    processMetrics.layer
+  ).pipe(
     Layer.provideMerge(
       WebSocketGateway.layer({ host, port: wsPort, origins, limits, settings: gateway, auth: tokens, groups })
     ),
@@ -92,6 +140,7 @@ export const layer = <E, E2, R>(
     Layer.provideMerge(
       Layer.mergeAll(PolicyAccessControl.layer, MemoryRateLimiter.layer(rateLimiter), MemoryRevocations.layer)
     ),
-    Layer.provideMerge(bus(stores, settings))
+    Layer.provideMerge(bus(stores, settings)),
+    Layer.provide(tracesOf(settings.traces))
   )
 }

@@ -7,8 +7,10 @@
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Defaults from "../domain/Settings.ts"
+import type { Receiver } from "../layers/otlp/Receiver.ts"
 import { parseIntIn, type Problem, type Reader, readerOf, type Variable, Wrong } from "./environment.ts"
 import { type HubLimits, readLimits } from "./HubLimits.ts"
+import { readTraces } from "./HubTraces.ts"
 import { defaultCollection, type OutboxPlace, parseSources, type SourceSettings } from "./HubSources.ts"
 
 export type Store =
@@ -44,6 +46,8 @@ export interface HubSettings extends HubLimits {
   readonly log: LogFormat
   /** The outboxes it drains besides its own. */
   readonly outboxSources: ReadonlyArray<SourceSettings>
+  /** Where the spans of traced events go; none: no traces. */
+  readonly traces: Receiver | undefined
 }
 
 const parseStore = (text: string): Store | Wrong => {
@@ -120,7 +124,8 @@ const readSources = (read: Reader, store: Store): ReadonlyArray<SourceSettings> 
 
 const maxClockToleranceMs = 3_600_000
 
-const readAll = (read: Reader): HubSettings => {
+/** `lenient`: what is wrong in its variables stops nothing. */
+const readAll = (read: Reader, lenient: Reader): HubSettings => {
   const hubStore = read.parsed<Store | undefined>(
     "HUB_STORE",
     "Where events are kept: `sqlite:<path>`, or `memory:` for a hub that forgets everything when it ends.",
@@ -246,7 +251,8 @@ const readAll = (read: Reader): HubSettings => {
     tokens: { clockToleranceMs },
     log,
     ...readLimits(read),
-    outboxSources: readSources(read, store)
+    outboxSources: readSources(read, store),
+    traces: readTraces(lenient)
   }
 }
 
@@ -259,7 +265,7 @@ const injected = /^HUB_(?:SERVICE_|PORT)/
 /** A name with one of these that nobody knows stops the start: it is a setting somebody believes in. */
 const ours = /^(?:HUB|JWT)_/
 /** Names that other programs may use as well. */
-const maybeOurs = /^(?:OUTBOX|LIMIT|GROUP|RETENTION)_/
+const maybeOurs = /^(?:OUTBOX|LIMIT|GROUP|RETENTION|OTEL)_/
 
 export interface Configuration {
   readonly settings: HubSettings
@@ -273,9 +279,10 @@ export const read = (
 ): Result.Result<Configuration, ReadonlyArray<Problem>> => {
   const variables: Array<Variable> = []
   const problems: Array<Problem> = []
-  const settings = readAll(readerOf(env, variables, problems))
+  const told: Array<Problem> = []
+  const settings = readAll(readerOf(env, variables, problems), readerOf(env, variables, told))
   const known = new Set(variables.map(({ name }) => name))
-  const warnings: Array<string> = []
+  const warnings = told.map(({ name, problem }) => `${name} ${problem}`)
   for (const [name, value] of Object.entries(env)) {
     if (value === undefined || value.trim() === "" || known.has(name) || elsewhere.has(name)) continue
     if (ours.test(name) && !injected.test(name)) problems.push({ name, problem: "is no setting of the hub" })
@@ -292,7 +299,7 @@ export const read = (
 /** Every variable, in the order of the documentation. */
 export const variables = (): ReadonlyArray<Variable> => {
   const found: Array<Variable> = []
-  readAll(readerOf({}, found, []))
+  readAll(readerOf({}, found, []), readerOf({}, found, []))
   return found
 }
 

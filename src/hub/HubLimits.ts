@@ -14,6 +14,8 @@ export interface HubLimits {
   readonly appender: Defaults.AppenderSettings
   readonly drainer: Defaults.DrainerSettings
   readonly retention: Defaults.RetentionSettings
+  readonly standing: Defaults.StandingSettings
+  readonly archive: Defaults.ArchiveSettings
 }
 
 const int32 = 2_147_483_647
@@ -140,6 +142,76 @@ const readRetention = (
     )
   }
   return { ...r, rules, minAgeMs, intervalMs, unusedGroupMs, expireGroupMs }
+}
+
+const readArchive = (read: Reader, limits: Defaults.Limits): Defaults.ArchiveSettings => {
+  const { archive: a } = Defaults
+  const archive: Defaults.ArchiveSettings = {
+    maxLineBytes: read.int(
+      "LIMIT_LINE_BYTES",
+      "Bytes of one line of an import; an event with all there is about it.",
+      [1_024, 64 * MiB],
+      Math.max(a.maxLineBytes, 2 * limits.maxPayloadBytes)
+    ),
+    maxBadLines: read.int(
+      "LIMIT_BAD_LINES",
+      "Bad lines that an import names; the others are counted.",
+      [0, 10_000],
+      a.maxBadLines
+    ),
+    maxPublishEvents: read.int(
+      "LIMIT_PUBLISH_EVENTS",
+      "Events of one publish over HTTP; its body has at most LIMIT_FRAME_BYTES.",
+      [1, 10_000],
+      a.maxPublishEvents
+    )
+  }
+  if (archive.maxLineBytes < limits.maxPayloadBytes) {
+    read.wrong("LIMIT_LINE_BYTES", "must not be less than LIMIT_PAYLOAD_BYTES")
+  }
+  return archive
+}
+
+const readStanding = (read: Reader): Defaults.StandingSettings => {
+  const { standing: s } = Defaults
+  return {
+    tickMs: read.int(
+      "HUB_LIVE_MS",
+      "The time between two events of the hub's own live topics, `$hub.…`; they are made while somebody listens.",
+      [100, hour],
+      s.tickMs
+    ),
+    refreshMs: read.int(
+      "HUB_STANDING_MS",
+      "The time between two looks at which groups are behind, however many ask.",
+      [0, hour],
+      s.refreshMs
+    ),
+    keepMs: read.int(
+      "HUB_STANDING_KEEP_MS",
+      "How long what was found is kept in memory when nobody looks.",
+      [1_000, day],
+      s.keepMs
+    ),
+    renewMs: read.int(
+      "HUB_STANDING_RENEW_MS",
+      "How often all of it is looked up anew while somebody looks, beside being told of changes; where hubs share a store.",
+      [1_000, day],
+      s.renewMs
+    ),
+    maxTopics: read.int(
+      "LIMIT_STANDING_TOPICS",
+      "Topics that are looked at for it; the log tells when there are more.",
+      [1, 10_000_000],
+      s.maxTopics
+    ),
+    growthTopics: read.int(
+      "LIMIT_GROWTH_TOPICS",
+      "Topics whose growth is measured; those that grew longest ago give way.",
+      [1, 10_000_000],
+      s.growthTopics
+    )
+  }
 }
 
 export const readLimits = (read: Reader): HubLimits => {
@@ -376,6 +448,8 @@ export const readLimits = (read: Reader): HubLimits => {
     groups,
     appender,
     drainer,
-    retention: readRetention(read, drainer, groups)
+    retention: readRetention(read, drainer, groups),
+    standing: readStanding(read),
+    archive: readArchive(read, limits)
   }
 }

@@ -6,6 +6,9 @@
 
 export const traceparentHeader = "traceparent"
 
+/** What the vendors of those who took part know of the trace (section 3.3): passed on as it is. */
+export const tracestateHeader = "tracestate"
+
 /** What the header says of a span. */
 export interface TraceContext {
   readonly traceId: string

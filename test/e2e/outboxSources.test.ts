@@ -10,7 +10,7 @@ import { claimOwnership, createOutbox } from "../../src/layers/mongo/index.ts"
 import { featuresOf } from "../../src/layers/mongo/MongoDatabase.ts"
 import { createOutbox as createSqliteOutbox } from "../../src/layers/sqlite/index.ts"
 import { askAs, read } from "../layers/http/ops.ts"
-import { parsePrometheus } from "../layers/http/prometheus.ts"
+import { type Exposition, parsePrometheus } from "../layers/http/prometheus.ts"
 import { type HubProcess, runToEnd, startHub } from "../support/HubProcess.ts"
 import { describeMongo, dropDatabase, urlOfNewDatabase } from "../support/mongo.ts"
 import { proxyTo } from "../support/mongoProxy.ts"
@@ -49,6 +49,15 @@ const readiness = async (hub: HubProcess) => {
     readonly checks: ReadonlyArray<{ readonly name: string; readonly detail?: string }>
   }
   return { status: answer.status, ready, checks: new Map(checks.map((check) => [check.name, check])) }
+}
+
+/** What is in an outbox is looked up beside the scrape that first asks for it. */
+const scrapeWhere = async (hub: HubProcess, is: (exposition: Exposition) => boolean): Promise<Exposition> => {
+  for (;;) {
+    const exposition = parsePrometheus(await (await fetch(`${hub.ops}/metrics`)).text())
+    if (is(exposition)) return exposition
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
 }
 
 const start = async (env: Readonly<Record<string, string>>): Promise<HubProcess> => {
@@ -191,7 +200,9 @@ describeMongo("outboxes in MongoDB databases", (mongo) => {
       expect(notYet.checks.get("outbox:shop")).toMatchObject({ ok: true, required: false })
       expect(JSON.stringify([...notYet.checks, hub.lines])).not.toContain(secret)
 
-      const { valueOf } = parsePrometheus(await (await fetch(`${hub.ops}/metrics`)).text())
+      const { valueOf } = await scrapeWhere(hub, ({ valueOf }) =>
+        Number.isFinite(valueOf('event_hub_outbox_pending_records{source="shop"}'))
+      )
       expect(valueOf('event_hub_outbox_up{source="shop"}')).toBe(1)
       expect(valueOf('event_hub_outbox_up{source="crm"}')).toBe(0)
       expect(valueOf('event_hub_outbox_sent_total{source="shop"}')).toBe(2)

@@ -184,7 +184,7 @@ it("the ready line is machine-readable: compact JSON with both URLs first", asyn
   await hub.stop()
 })
 
-it("loads neither effect's barrel nor the MongoDB driver when it runs on SQLite", async () => {
+it("loads neither effect's barrel nor the MongoDB driver when it runs on SQLite, nor what exports traces", async () => {
   const directory = temporaryDirectory()
   const list = join(directory, "loaded")
   const preload = new URL("../support/listLoaded.ts", import.meta.url).href
@@ -197,9 +197,8 @@ it("loads neither effect's barrel nor the MongoDB driver when it runs on SQLite"
   const loaded = readFileSync(list, "utf8").split("\n")
   expect(loaded.filter((url) => url.endsWith("/effect/dist/Effect.js"))).not.toEqual([])
   expect(loaded.filter((url) => url.endsWith("/layers/sqlite/writerThread.ts"))).not.toEqual([])
-  expect(
-    loaded.filter((url) => url.endsWith("/effect/dist/index.js") || url.includes("/node_modules/mongodb/"))
-  ).toEqual([])
+  const unwanted = /\/effect\/dist\/index\.js$|\/node_modules\/mongodb\/|\/layers\/otlp\/|\/Otlp\w+\.js$/
+  expect(loaded.filter((url) => unwanted.test(url))).toEqual([])
 })
 
 it("starts with what an orchestrator injects, and with empty values", async () => {

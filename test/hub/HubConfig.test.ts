@@ -40,6 +40,8 @@ describe("an empty environment", () => {
       appender: Settings.appender,
       drainer: Settings.drainer,
       retention: Settings.retention,
+      standing: Settings.standing,
+      archive: Settings.archive,
       outboxSources: []
     })
   })

@@ -14,6 +14,7 @@ import * as MemoryOutboxStore from "../../src/layers/memory/MemoryOutboxStore.ts
 import { EventStore } from "../../src/services/EventStore.ts"
 import { Gateway } from "../../src/services/Gateway.ts"
 import { GroupStore } from "../../src/services/GroupStore.ts"
+import { Ops } from "../../src/services/Ops.ts"
 import { Revocations } from "../../src/services/Revocations.ts"
 import { StoreUnavailable } from "../../src/services/StoreUnavailable.ts"
 import { secret } from "./HubProcess.ts"
@@ -27,12 +28,16 @@ export interface Faults {
   topics: "none" | "unavailable" | "bug"
   topicsMs: number
   findMs: number
+  /** Events cannot be read as lines; and how often that was asked for. */
+  readLines: boolean
+  linesRead: number
   /** A change of a group's state. */
   modifyMs: number
 }
 
 export interface EmbeddedHub {
   readonly ws: string
+  readonly ops: string
   readonly faults: Faults
   readonly events: EventStore["Service"]
   readonly groups: GroupStore["Service"]
@@ -57,6 +62,13 @@ const faultyEvents = (store: EventStore["Service"], faults: Faults): EventStore[
         ? Effect.fail(new StoreUnavailable({ operation: "append", cause: new Error(driverMessage) }))
         : after(faults.appendMs, store.append(batch))
     ),
+  readLines: (range) =>
+    Effect.suspend(() => {
+      faults.linesRead++
+      return faults.readLines
+        ? Effect.fail(new StoreUnavailable({ operation: "readLines", cause: new Error(driverMessage) }))
+        : store.readLines(range)
+    }),
   find: (ids) => Effect.suspend(() => after(faults.findMs, store.find(ids))),
   topics: (page) =>
     Effect.suspend(() => {
@@ -83,6 +95,8 @@ export const startEmbeddedHub = async (env: Readonly<Record<string, string>> = {
     topics: "none",
     topicsMs: 0,
     findMs: 0,
+    readLines: false,
+    linesRead: 0,
     modifyMs: 0
   }
   const events = Layer.effect(
@@ -106,6 +120,7 @@ export const startEmbeddedHub = async (env: Readonly<Record<string, string>> = {
   const context = await runtime.context()
   return {
     ws: Context.get(context, Gateway).url,
+    ops: Context.get(context, Ops).url,
     faults,
     events: Context.get(context, EventStore),
     groups: Context.get(context, GroupStore),

@@ -20,7 +20,9 @@ import {
   type MeasuredSource,
   type OutboxSource,
   OutboxSources,
-  ownSource
+  ownSource,
+  SourceNotFound,
+  SourceNotOpen
 } from "../../services/OutboxSources.ts"
 import { OutboxStore } from "../../services/OutboxStore.ts"
 import { StoreLacks } from "../../services/StoreLacks.ts"
@@ -176,6 +178,13 @@ const make = (at: string) =>
     ]
     return OutboxSources.of({
       list: Effect.forEach(all, look),
+      storeOf: Effect.fnUntraced(function* (name) {
+        const one = all.find((source) => source.name === name)
+        if (one === undefined) return yield* new SourceNotFound({ name })
+        const opened = one.opened()
+        if (opened !== undefined) return opened.store
+        return yield* new SourceNotOpen({ name, problem: one.problem() ?? "it is being opened" })
+      }),
       measure: Effect.forEach(all, measure, { concurrency: "unbounded" })
     })
   })

@@ -16,6 +16,7 @@ import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { Appender } from "../../services/Appender.ts"
 import { EventStore, type Growth } from "../../services/EventStore.ts"
+import { EventTraces } from "../../services/EventTraces.ts"
 import { GroupDelivery, type Member, type Membership } from "../../services/GroupDelivery.ts"
 import { type GroupChange, GroupStore } from "../../services/GroupStore.ts"
 import { Ids } from "../../services/Ids.ts"
@@ -58,6 +59,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     runnersByTopic = new Map()
   }
 
+  const recorder = yield* metrics.recorder
   const environment: Environment = {
     store,
     groups: groupStore,
@@ -65,7 +67,9 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     settings,
     clock,
     random,
-    recorder: yield* metrics.recorder,
+    recorder,
+    sent: recorder.histogram(metrics.storedToSent, { path: "group" }),
+    traces: yield* EventTraces,
     cache: new RecordCache(settings.cacheBytes),
     newGeneration: ids.next,
     fork: (effect) => fork(effect),
@@ -260,6 +264,14 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
   // Added last, so it runs before the fibers of the runners are interrupted.
   yield* Effect.addFinalizer(() => departures)
 
+  const inFlight = (): number => {
+    let open = 0
+    for (const group of groups.values()) for (const member of group.members) open += member.inFlight
+    return open
+  }
+  yield* recorder.gauge(metrics.groupInFlight, inFlight)
+  yield* recorder.gauge(metrics.groupMembers, () => live.size)
+
   return GroupDelivery.of({
     join: (membership) =>
       Effect.gen(function* () {
@@ -325,11 +337,8 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     refresh: (name) => refresh([name]),
     activeGroups: () =>
       [...groups.values()].filter(({ members }) => members.size > 0).map(({ name }) => name),
-    inFlight: () => {
-      let open = 0
-      for (const group of groups.values()) for (const member of group.members) open += member.inFlight
-      return open
-    }
+    members: (name) => groups.get(name)?.members.size ?? 0,
+    inFlight
   })
 })
 

@@ -19,6 +19,7 @@ import * as Group from "../../domain/Group.ts"
 import type { GroupSettings } from "../../domain/Settings.ts"
 import type { Appender } from "../../services/Appender.ts"
 import type { EventStore } from "../../services/EventStore.ts"
+import type { EventTraces } from "../../services/EventTraces.ts"
 import type { Answer, GroupEvent } from "../../services/GroupDelivery.ts"
 import type { GroupStore } from "../../services/GroupStore.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
@@ -42,6 +43,9 @@ export interface Environment {
   readonly clock: Clock.Clock
   readonly random: Random.Random
   readonly recorder: metrics.Recorder
+  /** How long events are on their way from the store to a member. */
+  readonly sent: metrics.Distribution
+  readonly traces: EventTraces | undefined
   readonly cache: RecordCache
   readonly newGeneration: () => string
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
@@ -314,7 +318,12 @@ export class GroupRunner {
       if (isChanged) this.#retries.mayHaveSuspects()
       this.#state = round.state
       this.#clockAhead = clockAhead
-      groupAnswers.settle(answers, round, this.topic, { cache, credit: this.#credit, recorder })
+      groupAnswers.settle(answers, round, this.topic, {
+        cache,
+        credit: this.#credit,
+        recorder,
+        now: this.#env.clock.currentTimeMillisUnsafe()
+      })
       if (isChanged) this.#credit.reconcile(round.state)
       for (const { done, member } of departures) {
         member.held.delete(this.topic)
@@ -411,6 +420,8 @@ export class GroupRunner {
         round.claims.flatMap(({ deliveries }) => deliveries),
         candidates
       )
+      const now = this.#now()
+      const sentAt = this.#env.clock.currentTimeMillisUnsafe()
       let delivered = 0
       for (const { allotment, deliveries } of round.claims) {
         const { member, mode } = allotment
@@ -426,7 +437,7 @@ export class GroupRunner {
             this.#unread.push(seq)
             continue
           }
-          held.set(record.id, { seq, attempt, generation: round.state.generation, isOpen: true })
+          held.set(record.id, { seq, attempt, generation: round.state.generation, sentAt, isOpen: true })
           if (letter === undefined) this.#env.cache.keep(record)
           member.inFlight++
           events.push({ record, attempt, redelivered, deadline })
@@ -438,10 +449,23 @@ export class GroupRunner {
           // It went while the round was under way: its departure is yet to come, or was before this.
           this.#departures.push({ member, graceful: true, done: () => {} })
           this.#again = true
-        } else if (events.length > 0) member.sink.deliver(events)
+        } else if (events.length > 0) {
+          member.sink.deliver(events)
+          this.#told(events, now)
+        }
       }
       return delivered
     })
+  }
+
+  /** What came for the first time was on its way since it was stored; what came again, was in other hands meanwhile. */
+  #told(events: ReadonlyArray<GroupEvent>, now: number): void {
+    const { sent, traces } = this.#env
+    for (const { attempt, record, redelivered } of events) {
+      const tookMs = redelivered ? 0 : Math.max(0, now - record.storedAt)
+      if (!redelivered) sent.observe(tookMs / 1000)
+      traces?.delivered({ record, tookMs, attempt, group: this.#group.name, deliveries: 1 })
+    }
   }
 
   /** Now, by the store's clock: deadlines and retries are stored in its time. */

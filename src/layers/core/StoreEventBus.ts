@@ -24,11 +24,13 @@ import {
   type Trimmed
 } from "../../services/EventBus.ts"
 import type { AppendResult } from "../../services/EventStore.ts"
+import { EventTraces } from "../../services/EventTraces.ts"
 import { type Answer, type GroupEvent, GroupDelivery } from "../../services/GroupDelivery.ts"
 import { GroupNotFound } from "../../services/GroupStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { LiveFeed } from "../../services/LiveFeed.ts"
 import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import { appendTraced } from "./tracedEntries.ts"
 import { parentOf, withTraceparent } from "./traceparent.ts"
 
 /** Events a follower may have waiting, before the feed leaves what comes to the store. */
@@ -67,6 +69,7 @@ const make = Effect.fnUntraced(function* (limits: Event.EventLimits = Settings.l
   const feed = yield* LiveFeed
   const groups = yield* GroupDelivery
   const ids = yield* Ids
+  const traces = yield* EventTraces
 
   const encode = (event: Publishable, now: number): Effect.Effect<Event.EventRecord, Event.EventError> =>
     Effect.suspend(() => {
@@ -83,7 +86,7 @@ const make = Effect.fnUntraced(function* (limits: Event.EventLimits = Settings.l
       Effect.gen(function* () {
         const now = yield* Clock.currentTimeMillis
         const records = yield* Effect.forEach(events, (event) => encode(event, now))
-        const results = yield* appender.append(records)
+        const results = yield* appendTraced(traces, "publish", records, appender.append)
         return yield* Effect.forEach(results, (result) => Effect.fromResult(published(result)))
       }),
 

@@ -14,8 +14,10 @@ import * as Topic from "../../domain/Topic.ts"
 import { EventStore, type TopicInfo } from "../../services/EventStore.ts"
 import {
   type At,
+  type BlockedPlace,
   type DeadLetterInfo,
   ForeignHistory,
+  type Forgotten,
   GroupAdmin,
   type GroupInfo,
   type GroupPosition,
@@ -52,6 +54,9 @@ const patternsOf = (registrations: Registrations): ReadonlyArray<Topic.Pattern> 
   registrations.map(({ pattern }) => Result.getOrThrow(Topic.parsePattern(pattern)))
 
 const byTopic = (a: TopicInfo, b: TopicInfo): number => (a.topic < b.topic ? -1 : a.topic > b.topic ? 1 : 0)
+
+const isBehind = (one: BlockedPlace, other: BlockedPlace): boolean =>
+  one.since > other.since || (one.since === other.since && one.seq > other.seq)
 
 const seekProblem = (to: SeekTarget, topic: Topic.Pattern | undefined): string | undefined => {
   if (typeof to === "string") return undefined
@@ -257,26 +262,36 @@ const make = Effect.fnUntraced(function* ({ unusedGroupMs }: Settled = Settings.
 
     pause: (group) => setPaused(group, true),
     resume: (group) => setPaused(group, false),
-    remove: (group) =>
-      thenRefresh(
-        group,
-        Effect.flatMap(groups.remove(group), (found) =>
-          found ? Effect.void : Effect.fail(new GroupNotFound({ group }))
-        )
-      ),
+    remove: (group, { dryRun = false } = {}) =>
+      Effect.gen(function* () {
+        yield* registrationsOf(group)
+        const states = (yield* groups.topicsOf(group)).map(({ state }) => state)
+        const forgotten: Forgotten = {
+          positions: states.length,
+          inFlight: states.reduce((sum, { inFlight }) => sum + inFlight.size, 0),
+          waiting: states.reduce((sum, { waiting }) => sum + waiting.size, 0)
+        }
+        if (dryRun) return forgotten
+        const found = yield* thenRefresh(group, groups.remove(group))
+        return found ? forgotten : yield* new GroupNotFound({ group })
+      }),
 
-    blockedKeys: ({ group, limit, topic }) =>
+    blockedKeys: ({ after, group, limit, topic }) =>
       Effect.gen(function* () {
         const [{ options }] = yield* check({ group, topic })
         const state = yield* groups.read({ group, topic })
-        if (!options.keyOrdered || state === undefined) return { total: 0, keys: [] }
+        if (!options.keyOrdered || state === undefined) return { total: 0, keys: [], next: undefined }
         const now = yield* Clock.currentTimeMillis
         const all = GroupView.blockedKeys(state)
-        const keys = all.slice(0, limit).map((one) => ({ ...one, ageMs: Math.max(0, now - one.since) }))
-        return { total: all.length, keys }
+        const rest = after === undefined ? all : all.filter((one) => isBehind(one, after))
+        const keys = rest.slice(0, limit).map((one) => ({ ...one, ageMs: Math.max(0, now - one.since) }))
+        const last = keys.at(-1)
+        const next =
+          rest.length > limit && last !== undefined ? { since: last.since, seq: last.seq } : undefined
+        return { total: all.length, keys, next }
       }),
 
-    releaseKey: ({ group, key, mode, topic }) =>
+    releaseKey: ({ dryRun = false, group, key, mode, topic }) =>
       Effect.gen(function* () {
         const refused = (reason: string) => new KeyNotBlocked({ group, topic, key, reason })
         const [{ options }] = yield* check({ group, topic })
@@ -286,7 +301,10 @@ const make = Effect.fnUntraced(function* ({ unusedGroupMs }: Settled = Settings.
           return yield* refused("dead letters are never given up again; retry it, or seek behind it")
         }
         const generation = ids.next()
-        const release = groups.modify({ group, topic }, (met, now) => {
+        const release = (
+          met: Group.GroupState | undefined,
+          now: number
+        ): readonly [number | KeyNotBlocked, Group.GroupState] => {
           const state = met ?? Group.initial(generation, 0)
           const blocked = GroupView.blockedKeys(state).find((one) => one.key === key)
           if (blocked === undefined) return [refused("none of its events has failed and waits"), state]
@@ -296,8 +314,12 @@ const make = Effect.fnUntraced(function* ({ unusedGroupMs }: Settled = Settings.
           }
           const released = Group.releaseKey(state, { key, mode, now })
           return [released.seq ?? refused("none of its events waits"), released.state]
-        })
-        const answer = yield* thenRefresh(group, release)
+        }
+        const look = Effect.map(
+          Effect.all([groups.read({ group, topic }), Clock.currentTimeMillis]),
+          ([met, now]) => release(met, now)[0]
+        )
+        const answer = yield* dryRun ? look : thenRefresh(group, groups.modify({ group, topic }, release))
         return typeof answer === "number" ? answer : yield* answer
       }),
 

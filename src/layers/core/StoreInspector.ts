@@ -18,6 +18,9 @@ const markOf = (record: Event.StoredRecord): Lag.Mark => {
   return { seq, id, ts, storedAt }
 }
 
+const byGroup = (a: { readonly group: string }, b: { readonly group: string }): number =>
+  a.group < b.group ? -1 : a.group > b.group ? 1 : 0
+
 const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Settings.groups) {
   const store = yield* EventStore
   const groups = yield* GroupStore
@@ -54,7 +57,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
     })
 
   return Inspector.of({
-    cursors: (topic) =>
+    cursors: ({ after, limit, topic }) =>
       Effect.gen(function* () {
         // States before the head: what is appended in between makes a group look behind, never done.
         const met = yield* groups.cursors(topic)
@@ -67,7 +70,11 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
           group,
           state: Group.initial("", 0)
         }))
-        return yield* Effect.forEach([...met, ...unmet], ({ group, state }) =>
+        const all = [...met, ...unmet]
+          .filter(({ group }) => after === undefined || group > after)
+          .sort(byGroup)
+        const page = all.slice(0, limit)
+        const items = yield* Effect.forEach(page, ({ group, state }) =>
           Effect.map(exactly(topic, state.floor), (record): Cursor => {
             const last = record === undefined ? undefined : markOf(record)
             return {
@@ -80,6 +87,7 @@ const make = Effect.fnUntraced(function* (settings: Settings.GroupSettings = Set
             }
           })
         )
+        return { items, next: all.length > limit ? page.at(-1)?.group : undefined }
       }),
 
     lag: ({ group, topic }) =>

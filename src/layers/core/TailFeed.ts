@@ -6,6 +6,7 @@
  * in between, is not taken: the hole is read from the store, in order. So "at the end" means, for a subscriber,
  * that it has had everything, and nothing twice, and no bookkeeping per event and subscriber is needed for it.
  */
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
@@ -18,8 +19,10 @@ import * as Topic from "../../domain/Topic.ts"
 import type { From } from "../../protocol/Messages.ts"
 import { Appender } from "../../services/Appender.ts"
 import { EventStore, type Growth } from "../../services/EventStore.ts"
+import { EventTraces } from "../../services/EventTraces.ts"
 import { type LiveBatch, LiveFeed, type LiveSink, UnrecoverablePosition } from "../../services/LiveFeed.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
+import * as metrics from "./metrics.ts"
 import { positionsOf } from "./positions.ts"
 
 /** One look into the store for a subscriber that is behind. */
@@ -74,6 +77,11 @@ const topicOf = (name: string): Topic.Topic => ({ _tag: "Topic", name, segments:
 const make = Effect.gen(function* () {
   const store = yield* EventStore
   const appender = yield* Appender
+  const recorder = yield* metrics.recorder
+  const clock = yield* Clock.Clock
+  const traces = yield* EventTraces
+  const sent = recorder.histogram(metrics.storedToSent, { path: "live" })
+  const pauses = recorder.counter(metrics.livePauses)
   const fork = yield* FiberSet.makeRuntime()
   const feeds = new Map<string, Feed>()
   const tails = new Map<string, Tail>()
@@ -128,15 +136,24 @@ const make = Effect.gen(function* () {
       return true
     })
 
-  const hand = (subscriber: Subscriber, batch: LiveBatch): void => {
-    if (subscriber.paused) return miss(subscriber, batch.records)
-    const part = subscriber.behind.size === 0 ? batch.records : atTheEnd(subscriber, batch.records)
-    if (part.length === 0) return
-    const own = part === batch.records ? batch : { ...batch, records: part, shared: new Map() }
-    if (!subscriber.sink.deliver(own)) {
-      subscriber.paused = true
-      miss(subscriber, part)
+  /** Whether it got all of it. */
+  const hand = (subscriber: Subscriber, batch: LiveBatch): boolean => {
+    if (subscriber.paused) {
+      miss(subscriber, batch.records)
+      return false
     }
+    const part = subscriber.behind.size === 0 ? batch.records : atTheEnd(subscriber, batch.records)
+    if (part.length === 0) return false
+    const own = part === batch.records ? batch : { ...batch, records: part, shared: new Map() }
+    if (subscriber.sink.deliver(own)) return own === batch
+    pause(subscriber)
+    miss(subscriber, part)
+    return false
+  }
+
+  const pause = (subscriber: Subscriber): void => {
+    subscriber.paused = true
+    pauses.count++
   }
 
   /** Nobody is at the end of the topic any more: everybody reads on from where they are, or from here. */
@@ -159,7 +176,19 @@ const make = Effect.gen(function* () {
       if (records.length === 0) continue
       feed.pending = []
       const batch: LiveBatch = { pattern: feed.pattern, records, shared: new Map() }
-      for (const subscriber of feed.subscribers) hand(subscriber, batch)
+      let deliveries = 0
+      for (const subscriber of feed.subscribers) if (hand(subscriber, batch)) deliveries++
+      if (deliveries > 0) told(records, deliveries)
+    }
+  }
+
+  /** What was new has gone to everybody at the end: once for all of them, however many they are. */
+  const told = (records: ReadonlyArray<StoredRecord>, deliveries: number): void => {
+    const now = clock.currentTimeMillisUnsafe()
+    for (const record of records) {
+      const tookMs = Math.max(0, now - record.storedAt)
+      sent.observe(tookMs / 1000, deliveries)
+      traces?.delivered({ record, tookMs, deliveries })
     }
   }
 
@@ -247,6 +276,12 @@ const make = Effect.gen(function* () {
     Effect.forkScoped
   )
 
+  yield* recorder.gauge(metrics.liveSubscriptions, () => {
+    let open = 0
+    for (const { subscribers } of feeds.values()) open += subscribers.size
+    return open
+  })
+
   // --- catching up -------------------------------------------------------------------------------------------
 
   const nextBehind = (subscriber: Subscriber): readonly [string, Behind] | undefined => {
@@ -277,7 +312,7 @@ const make = Effect.gen(function* () {
     const position = first.seq - 1
     const batch: LiveBatch = { pattern: subscriber.feed.pattern, records, shared: new Map() }
     if (!subscriber.sink.deliver(batch)) {
-      subscriber.paused = true
+      pause(subscriber)
       subscriber.behind.set(topic, { position, isAhead: false, fromStart: behind.fromStart })
       return
     }

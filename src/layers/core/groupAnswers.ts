@@ -55,14 +55,18 @@ export const settle = (
   {
     cache,
     credit,
+    now,
     recorder
   }: {
     readonly cache: Pick<RecordCache, "drop">
     readonly credit: Pick<GroupCredit, "release" | "wakeOthers">
     readonly recorder: metrics.Recorder
+    /** By this hub's clock. */
+    readonly now: number
   }
 ): void => {
   let freed = false
+  const acked = recorder.histogram(metrics.sentToAcked)
   for (const command of answers) {
     const { answer, member } = command
     const outcomes = round.outcomes.get(command) ?? []
@@ -74,7 +78,10 @@ export const settle = (
         const delivery = member.held.get(topic)?.get(id)
         if (outcomes[i] === "stale" && delivery !== undefined && isCurrent(round.state, member, delivery))
           return
-        if (answer._tag === "Ack" && delivery !== undefined) cache.drop(topic, delivery.seq)
+        if (answer._tag === "Ack" && delivery !== undefined) {
+          cache.drop(topic, delivery.seq)
+          if (outcomes[i] === "done") acked.observe((now - delivery.sentAt) / 1000)
+        }
         freed = credit.release(member, id) || freed
       })
     }

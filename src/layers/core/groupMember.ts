@@ -8,6 +8,8 @@ export interface Held {
   readonly seq: number
   readonly attempt: number
   readonly generation: string
+  /** By this hub's clock. */
+  readonly sentAt: number
   /** It counts against the member's credit. */
   isOpen: boolean
 }

@@ -2,27 +2,48 @@
  * The seam where every store gets its spans and its timing, whatever the backend: one wrapper around the
  * service, instead of some lines in each method of each backend.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Tracer from "effect/Tracer"
+import { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import * as metrics from "./metrics.ts"
 
+interface Seam {
+  readonly operation: string
+  readonly clock: Clock.Clock
+  readonly duration: metrics.Distribution
+  readonly errors: metrics.Count
+}
+
+/** What is refused for a reason of its own, or not waited for any longer, is no failure of the store. */
+const hasFailed = (exit: Exit.Exit<unknown, unknown>): boolean => {
+  if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return false
+  const error = Exit.findErrorOption(exit)
+  return error._tag === "None" || error.value instanceof StoreUnavailable
+}
+
 const wrap = <A, E, R>(
-  operation: string,
-  effect: Effect.Effect<A, E, R>,
-  recorder: metrics.Recorder,
-  clock: Clock.Clock
-): Effect.Effect<A, E, R> =>
-  Effect.suspend(() => {
+  { clock, duration, errors, operation }: Seam,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
+  const timed = Effect.suspend(() => {
     const begin = clock.monotonicTimeNanosUnsafe()
-    return Effect.onExit(effect, () =>
+    return Effect.onExit(effect, (exit) =>
       Effect.sync(() => {
-        const seconds = Number(clock.monotonicTimeNanosUnsafe() - begin) / 1e9
-        recorder.observe(metrics.storeDuration, seconds, { operation })
+        duration.observe(Number(clock.monotonicTimeNanosUnsafe() - begin) / 1e9)
+        if (hasFailed(exit)) errors.count++
       })
     )
-  }).pipe(Effect.withSpan(operation))
+  })
+  // Effect's own tracer tells nobody, and a span costs more than many an operation.
+  return Effect.contextWith((context: Context.Context<never>) =>
+    Context.get(context, Tracer.Tracer) === Tracer.nativeTracer ? timed : Effect.withSpan(timed, operation)
+  )
+}
 
 /** Every member that is an Effect, or answers one, in a span of its name, and timed. */
 const wrapAll = <S extends object>(
@@ -33,14 +54,23 @@ const wrapAll = <S extends object>(
 ): S => {
   const wrapped: Record<string, unknown> = {}
   for (const [member, value] of Object.entries(service) as ReadonlyArray<[string, unknown]>) {
+    if (!Effect.isEffect(value) && typeof value !== "function") {
+      wrapped[member] = value
+      continue
+    }
     const operation = `${name}.${member}`
-    if (Effect.isEffect(value)) wrapped[member] = wrap(operation, value, recorder, clock)
-    else if (typeof value === "function") {
-      wrapped[member] = (...args: ReadonlyArray<unknown>) => {
-        const answer: unknown = value(...args)
-        return Effect.isEffect(answer) ? wrap(operation, answer, recorder, clock) : answer
-      }
-    } else wrapped[member] = value
+    const seam: Seam = {
+      operation,
+      clock,
+      duration: recorder.histogram(metrics.storeDuration, { operation }),
+      errors: recorder.counter(metrics.storeErrors, { operation })
+    }
+    wrapped[member] = Effect.isEffect(value)
+      ? wrap(seam, value)
+      : (...args: ReadonlyArray<unknown>) => {
+          const answer: unknown = value(...args)
+          return Effect.isEffect(answer) ? wrap(seam, answer) : answer
+        }
   }
   return wrapped as S
 }

@@ -28,6 +28,8 @@ import type {
 } from "../../protocol/Messages.ts"
 import type { AccessControl } from "../../services/AccessControl.ts"
 import type { AppendOutcome, Appender } from "../../services/Appender.ts"
+import type { Appended } from "../../services/EventStore.ts"
+import type { EventTraces } from "../../services/EventTraces.ts"
 import type { ConnectionInfo } from "../../services/Gateway.ts"
 import type { Answer, GroupDelivery, Member } from "../../services/GroupDelivery.ts"
 import type { LiveBatch, LiveFeed, LiveSubscription } from "../../services/LiveFeed.ts"
@@ -47,6 +49,12 @@ export interface GatewayContext extends Session.SessionContext {
   readonly intake: Intake
   readonly defaultCredit: number
   readonly recorder: metrics.Recorder
+  /** How long publishes take. */
+  readonly published: metrics.Distribution
+  readonly liveDeliveries: metrics.Count
+  readonly traces: EventTraces | undefined
+  /** Of a clock that nobody sets. */
+  readonly seconds: () => number
   readonly now: () => number
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   readonly onClosed: (connection: Connection) => void
@@ -69,6 +77,8 @@ interface Running {
 interface ReceivedFrame {
   readonly data: Buffer
   readonly isBinary: boolean
+  /** When it came, by the clock that nobody sets. */
+  readonly at: number
 }
 
 /** A publisher that meets a full queue comes back after this many milliseconds. */
@@ -76,11 +86,6 @@ const retryWhenOverloaded = 250
 
 /** At most this many topics are named in the answer to a live subscription. */
 const maxHeads = 1_000
-
-/** The codes that are ours, or the standard's; whatever else a client closes with is one label. */
-const knownCodes = new Set<number>([...Object.values(CloseCode), 1005, 1006])
-
-const closeLabel = (code: number): string => (knownCodes.has(code) ? String(code) : "other")
 
 /** RFC 6455, section 5.5: a control frame carries 125 bytes, and the code takes two of them. */
 const closeReason = (reason: string): string => reason.slice(0, 120)
@@ -97,6 +102,11 @@ export class Connection {
   #frames: Array<ReceivedFrame> = []
   #received: Array<Decoded> = []
   #frame = 0
+  /** When the frame came that is looked at. */
+  #frameAt = 0
+  #delivered = 0
+  /** When it was found to be full, and something was held back for that. */
+  #slowSince: number | undefined
   readonly #place: Place
   readonly #actions: Array<Session.Action> = []
   #isWorking = false
@@ -131,8 +141,15 @@ export class Connection {
       openedAt,
       subscriptions: subscriptions.size,
       outboundBytes: this.#out.bytes,
-      behind
+      behind,
+      delivered: this.#delivered,
+      slowSince: this.#slowSince
     }
+  }
+
+  /** Bytes that the client has not read yet. */
+  get outboundBytes(): number {
+    return this.#out.bytes
   }
 
   get claims(): Claims | undefined {
@@ -187,7 +204,7 @@ export class Connection {
 
   #receive(data: Buffer, isBinary: boolean): void {
     if (this.#session.phase === "closed") return
-    this.#frames.push({ data, isBinary })
+    this.#frames.push({ data, isBinary, at: this.#context.seconds() })
     this.#work()
   }
 
@@ -200,7 +217,7 @@ export class Connection {
   }
 
   #closed(code: number): void {
-    this.#context.recorder.add(metrics.connectionsClosed, 1, { code: closeLabel(code) })
+    this.#context.recorder.add(metrics.connectionsClosed, 1, metrics.closeLabels(code))
     this.#over()
     this.#context.onClosed(this)
   }
@@ -227,6 +244,7 @@ export class Connection {
 
   #drained(): void {
     if (this.#out.isFull) return
+    this.#slowSince = undefined
     for (const { live, member } of this.#running.values()) {
       live?.resume()
       member?.setPaused(false)
@@ -270,6 +288,7 @@ export class Connection {
         if (frame === undefined || !intake.may(this.#place, frame.data.length)) return
         this.#frames.shift()
         this.#frame++
+        this.#frameAt = frame.at
         this.#received = [...this.#decode(frame)]
         continue
       }
@@ -361,14 +380,19 @@ export class Connection {
     )
   }
 
-  #append({ record, ref }: Extract<Session.Action, { readonly _tag: "Append" }>): void {
-    const { intake } = this.#context
+  #append({ record: given, ref }: Extract<Session.Action, { readonly _tag: "Append" }>): void {
+    const { intake, published, seconds, traces } = this.#context
+    const since = this.#frameAt
+    const traced = traces?.enter("publish", given, (seconds() - since) * 1000)
+    const record = traced?.record ?? given
     const bytes = record.body.length
     const done = (outcome: AppendOutcome): void => {
       this.#pending--
       intake.answered(this.#place, bytes)
+      traced?.end(outcome._tag === "Appended" ? undefined : problemOf(outcome))
       if (outcome._tag === "Appended") {
         const { duplicate, id, seq, storedAt } = outcome
+        published.observe(seconds() - since)
         if (ref === undefined) return
         this.#out.send(
           `{"op":"OK","ref":${JSON.stringify(ref)},"id":${JSON.stringify(id)},"seq":${seq},` +
@@ -384,6 +408,7 @@ export class Connection {
       this.#pending++
       intake.offered(this.#place, bytes)
     } else {
+      traced?.end("overloaded")
       this.#err(ref, "unavailable", "too many events wait for the store", {
         retryAfterMs: retryWhenOverloaded
       })
@@ -459,6 +484,7 @@ export class Connection {
     if (running.isOver) return
     if (this.#starting.has(running)) return void (running.ended = reason)
     this.#running.delete(running.key)
+    this.#context.recorder.add(metrics.subscriptionsEnded, 1, { reason })
     this.#step({ _tag: "Ended", key: running.key, reason })
     this.#context.fork(this.#leave(running))
   }
@@ -476,6 +502,8 @@ export class Connection {
   ): void {
     const { group, pattern } = running.subscription
     if (running.isOver || !this.#mayHave(gap.topic, group)) return
+    const path: metrics.Path = group === undefined ? "live" : "group"
+    this.#context.recorder.add(metrics.gaps, 1, { path })
     const message: Gap = {
       op: "GAP",
       sub: pattern.name,
@@ -520,14 +548,17 @@ export class Connection {
     if (running.isOver) return true
     if (this.#out.isFull) {
       if (closeWhenSlow) this.close(CloseCode.slowConsumer, "the client reads too slowly")
+      this.#slowSince ??= this.#context.now()
       return false
     }
     const denied = this.#deniedTopics(batch)
-    this.#context.recorder.add(metrics.liveDeliveries, batch.records.length)
+    this.#context.liveDeliveries.count += batch.records.length
     if (denied === undefined) {
+      this.#delivered += batch.records.length
       this.#out.sendFrames(liveFrames(batch, this.#out.framing))
     } else {
       const records = batch.records.filter((record) => !denied.has(record.topic))
+      this.#delivered += records.length
       if (records.length > 0) {
         this.#out.sendFrames(liveFrames({ ...batch, records, shared: new Map() }, this.#out.framing))
       }
@@ -571,7 +602,10 @@ export class Connection {
               return this.#endedByHub(running, "revoked")
             }
             for (const event of events) this.#out.send(groupMessage(pattern.name, group, event))
-            if (this.#out.isFull) running.member?.setPaused(true)
+            this.#delivered += events.length
+            if (!this.#out.isFull) return
+            this.#slowSince ??= this.#context.now()
+            running.member?.setPaused(true)
           },
           gap: (gap) => this.#sendGap(running, gap),
           end: (reason) => this.#endedByHub(running, reason)
@@ -679,6 +713,9 @@ const dependsOn = (message: Decoded, { group, pattern }: Session.Subscription): 
       return false
   }
 }
+
+const problemOf = (outcome: Exclude<AppendOutcome, Appended>): string =>
+  outcome._tag === "NotAppended" ? outcome.reason : outcome.message
 
 const answerOf = (message: Ack | Nack | Extend, ids: ReadonlyArray<string>): Answer => {
   const about = { topic: message.topic, ids, attempt: message.attempt }

@@ -19,6 +19,7 @@ import { CloseCode, SUBPROTOCOL } from "../../protocol/Codes.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
 import { Appender } from "../../services/Appender.ts"
 import { CannotListen, Gateway } from "../../services/Gateway.ts"
+import { EventTraces } from "../../services/EventTraces.ts"
 import { GroupDelivery } from "../../services/GroupDelivery.ts"
 import { Ids } from "../../services/Ids.ts"
 import { LiveFeed } from "../../services/LiveFeed.ts"
@@ -101,6 +102,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const clock = yield* Clock.Clock
   const history = yield* feed.history
   const recorder = yield* metrics.recorder
+  const traces = yield* EventTraces
+  const seconds = metrics.turnSeconds(clock)
   const fork = yield* FiberSet.makeRuntime()
   const connections = new Set<Connection>()
   let draining = false
@@ -156,6 +159,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
     groups,
     defaultCredit: (options.groups ?? Settings.groups).credit,
     recorder,
+    published: recorder.histogram(metrics.publishDuration),
+    liveDeliveries: recorder.counter(metrics.liveDeliveries),
+    traces,
+    seconds,
     now: () => clock.currentTimeMillisUnsafe(),
     fork: (effect) => fork(effect),
     onClosed: (connection) => connections.delete(connection)
@@ -179,16 +186,20 @@ const make = Effect.fnUntraced(function* (options: Options) {
   })
 
   server.on("upgrade", (request, socket, head) => {
-    if (draining) return refuse(socket, "503 Service Unavailable", "The hub is stopping.\n")
+    const turnAway = (reason: metrics.Refused, status: string, why: string): void => {
+      recorder.add(metrics.connectionsRefused, 1, { reason })
+      refuse(socket, status, why)
+    }
+    if (draining) return turnAway("draining", "503 Service Unavailable", "The hub is stopping.\n")
     if (connections.size >= limits.maxConnections + refusedAtOnce) {
-      return refuse(socket, "503 Service Unavailable", "The hub has too many connections.\n")
+      return turnAway("too_many", "503 Service Unavailable", "The hub has too many connections.\n")
     }
     if (!mayConnect(request.headers.origin, request.headers.host, options.origins)) {
-      return refuse(socket, "403 Forbidden", "This origin may not connect.\n")
+      return turnAway("origin", "403 Forbidden", "This origin may not connect.\n")
     }
     const protocols = offered(request)
     if (protocols.length > 0 && !protocols.includes(SUBPROTOCOL)) {
-      return refuse(socket, "400 Bad Request", `The subprotocol is ${SUBPROTOCOL}.\n`)
+      return turnAway("subprotocol", "400 Bad Request", `The subprotocol is ${SUBPROTOCOL}.\n`)
     }
     wss.handleUpgrade(request, socket, head, (ws) => {
       const id = ids.next()
@@ -196,9 +207,17 @@ const make = Effect.fnUntraced(function* (options: Options) {
       connections.add(connection)
       recorder.add(metrics.connectionsOpened, 1)
       if (connections.size > limits.maxConnections) {
+        recorder.add(metrics.connectionsRefused, 1, { reason: "too_many" satisfies metrics.Refused })
         connection.refuse(settings.reconnectSpreadMs)
       }
     })
+  })
+
+  yield* recorder.gauge(metrics.connections, () => connections.size)
+  yield* recorder.gauge(metrics.outboundBytes, () => {
+    let bytes = 0
+    for (const connection of connections) bytes += connection.outboundBytes
+    return bytes
   })
 
   // --- time --------------------------------------------------------------------------------------------------

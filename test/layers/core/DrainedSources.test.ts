@@ -157,6 +157,25 @@ describe("a source that cannot be opened", () => {
 })
 
 describe("what is told of sources", () => {
+  test("is by their stores, as long as they are open", () =>
+    Effect.gen(function* () {
+      const shop = yield* outboxOf("shop")
+      const gone = yield* outboxOf("gone", { failures: Infinity })
+      const { sources } = yield* start([shop.source, gone.source])
+      const told = (name: string) => Effect.map(Effect.flip(sources.storeOf(name)), ({ message }) => message)
+      yield* add(shop.store, "1")
+      const page = yield* Effect.flatMap(sources.storeOf("shop"), (store) => store.list({ limit: 10 }))
+      expect(page.items.map(({ id }) => id)).toEqual(["1"])
+      expect((yield* Effect.flatMap(sources.storeOf("hub"), (store) => store.stats)).paused).toBe(false)
+      expect(yield* told("nobody")).toBe("there is no outbox 'nobody'")
+      expect(yield* told("gone")).toMatch(/^outbox 'gone' is not open: no way: attempt 1/)
+      shop.lose("the server is gone")
+      yield* TestClock.adjust(0)
+      expect(yield* told("shop")).toBe("outbox 'shop' is not open: the server is gone")
+      yield* TestClock.adjust(500)
+      yield* sources.storeOf("shop")
+    }))
+
   test("is who they are, what was done, what is in them, and what they lack", ({ outbox }) =>
     Effect.gen(function* () {
       const shop = yield* outboxOf("shop")

@@ -405,6 +405,28 @@ describe("GroupCommitAppender: listeners", () => {
       ])
     }))
 
+  test("hear of a topic that was restored, and how far one reaches of which nobody knows", ({
+    appender,
+    trouble
+  }) =>
+    Effect.gen(function* () {
+      const heard: Array<unknown> = []
+      yield* appender.onGrown((grown) => heard.push(...grown))
+      yield* TestClock.adjust("1 second")
+      const events = records("a", 3).map((item) => ({ ...item, storedAt: 5 }))
+      yield* appender.restore({ topic: "a", firstSeq: 41, events })
+      expect(heard).toEqual([{ topic: "a", head: 43 }])
+      const exists = yield* Effect.flip(appender.restore({ topic: "a", firstSeq: 1, events }))
+      expect(exists._tag).toBe("TopicExists")
+      trouble.next("EventStore.restore", "fail after")
+      const failed = yield* Effect.flip(
+        appender.restore({ topic: "b", firstSeq: 7, events: [{ ...record("b", "1"), storedAt: 5 }] })
+      )
+      expect(failed._tag).toBe("StoreUnavailable")
+      yield* TestClock.adjust("5 seconds")
+      expect(heard.slice(1)).toEqual([{ topic: "b", head: 7 }])
+    }))
+
   test("hear nothing any more when their scope closes", ({ appender }) =>
     Effect.gen(function* () {
       let heard = 0

@@ -51,7 +51,7 @@ const limits = (allotments: ReturnType<GroupCredit["allot"]>) =>
 const holding = (one: GroupMember, ...ids: ReadonlyArray<string>): GroupMember => {
   one.held.set(
     topic,
-    new Map(ids.map((id, i) => [id, { seq: i + 1, attempt: 1, generation: "g", isOpen: true }]))
+    new Map(ids.map((id, i) => [id, { seq: i + 1, attempt: 1, generation: "g", sentAt: 0, isOpen: true }]))
   )
   one.inFlight += ids.length
   return one

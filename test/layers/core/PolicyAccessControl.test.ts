@@ -109,4 +109,31 @@ describe("PolicyAccessControl", () => {
     expect(decideSubscription(scopes("subscribe:$dead.**"), letters)._tag).toBe("Denied")
     expect(decideSubscription(scopes("subscribe:$dead.**", "subscribe:a.**"), letters)._tag).toBe("Allowed")
   })
+
+  test("takes the right to what the hub tells of, too", ({ decide, decideSubscription }) => {
+    const live = ["subscribe:$hub.**"]
+    const isAllowed = (topic: string, ...more: ReadonlyArray<string>) =>
+      decide(scopes(...live, ...more), { action: "subscribe", topic })._tag === "Allowed"
+    expect(decide(scopes("subscribe:**"), { action: "subscribe", topic: "$hub.stats" })._tag).toBe("Denied")
+    expect(isAllowed("$hub.stats")).toBe(true)
+    for (const topic of ["$hub.topic.a.x", "$hub.group.g.a.x"]) {
+      expect(isAllowed(topic)).toBe(false)
+      expect(isAllowed(topic, "subscribe:b")).toBe(false)
+      expect(isAllowed(topic, "subscribe:a.*")).toBe(true)
+    }
+    // What a dead letter takes, and its original.
+    expect(isAllowed("$hub.topic.$dead.g.a", "subscribe:$dead.**")).toBe(false)
+    expect(isAllowed("$hub.topic.$dead.g.a", "subscribe:a")).toBe(false)
+    expect(isAllowed("$hub.topic.$dead.g.a", "subscribe:$dead.**", "subscribe:a")).toBe(true)
+
+    const may = (pattern: string, ...more: ReadonlyArray<string>) =>
+      decideSubscription(scopes(...live, ...more), { pattern })._tag === "Allowed"
+    expect(may("$hub.*")).toBe(true)
+    expect(may("$hub.**", "subscribe:a.**")).toBe(false)
+    expect(may("$hub.**", "subscribe:**")).toBe(true)
+    expect(may("$hub.*.a.b", "subscribe:a.b")).toBe(false)
+    expect(may("$hub.*.a.b", "subscribe:a.b", "subscribe:b")).toBe(true)
+    expect(may("$hub.topic.$dead.g.*", "subscribe:$dead.**")).toBe(false)
+    expect(may("$hub.topic.$dead.g.*", "subscribe:$dead.**", "subscribe:*")).toBe(true)
+  })
 })

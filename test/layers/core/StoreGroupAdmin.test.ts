@@ -13,7 +13,7 @@ import * as MemoryGroupStore from "../../../src/layers/memory/MemoryGroupStore.t
 import * as SqliteEventStore from "../../../src/layers/sqlite/SqliteEventStore.ts"
 import * as SqliteGroupStore from "../../../src/layers/sqlite/SqliteGroupStore.ts"
 import { EventStore } from "../../../src/services/EventStore.ts"
-import { GroupAdmin } from "../../../src/services/GroupAdmin.ts"
+import { type BlockedPlace, GroupAdmin } from "../../../src/services/GroupAdmin.ts"
 import { GroupDelivery } from "../../../src/services/GroupDelivery.ts"
 import { GroupStore } from "../../../src/services/GroupStore.ts"
 import type { Ids } from "../../../src/services/Ids.ts"
@@ -71,6 +71,7 @@ const suite = <E>(name: string, layer: Layer.Layer<EventStore | GroupStore | Ids
       const delivery = Layer.mock(GroupDelivery, {
         refresh: (group) => Effect.sync(() => void refreshed.push(group)),
         activeGroups: () => ["active"],
+        members: () => 0,
         inFlight: () => 0
       })
       return Effect.gen(function* () {
@@ -377,9 +378,35 @@ const suite = <E>(name: string, layer: Layer.Layer<EventStore | GroupStore | Ids
           expect(yield* groups.list).toEqual([])
           expect(yield* groups.read({ group: "g", topic: "orders" })).toBeUndefined()
           expect(refreshed).toEqual(["g", "g", "g", "g"])
-          for (const change of [admin.pause, admin.resume, admin.remove]) {
+          for (const change of [admin.pause, admin.resume]) {
             expect(yield* failure(change("g"))).toBe("GroupNotFound")
           }
+          for (const dryRun of [true, false]) {
+            expect(yield* failure(admin.remove("g", { dryRun }))).toBe("GroupNotFound")
+          }
+        }))
+
+      test("remove says what goes with the group; a dry run says it, and nothing goes", (scene) =>
+        Effect.gen(function* () {
+          const { admin, groups, refreshed, register, set } = scene
+          yield* register("g", "orders", { at: { orders: 3, others: 0 } })
+          yield* set("g", "orders", {
+            ...Group.initial("g1", 0),
+            next: 6,
+            inFlight: new Map([
+              [1, { ...entry, deadline: 9_999 }],
+              [2, { ...entry, deadline: 9_999 }]
+            ]),
+            waiting: new Map([[3, { ...entry, notBefore: 5_000, reason: "no" }]])
+          })
+          const { positions } = yield* admin.remove("g", { dryRun: true })
+          expect(positions).toBe((yield* groups.topicsOf("g")).length)
+          const forgotten = { positions, inFlight: 2, waiting: 1 }
+          expect(yield* admin.remove("g", { dryRun: true })).toEqual(forgotten)
+          expect((yield* groups.read({ group: "g", topic: "orders" }))?.inFlight.size).toBe(2)
+          expect(refreshed).toEqual([])
+          expect(yield* admin.remove("g")).toEqual(forgotten)
+          expect(yield* groups.list).toEqual([])
         }))
     })
 
@@ -418,6 +445,19 @@ const suite = <E>(name: string, layer: Layer.Layer<EventStore | GroupStore | Ids
           ])
           const some = yield* scene.admin.blockedKeys({ ...at, limit: 1 })
           expect([some.total, some.keys.map(({ key }) => key)]).toEqual([3, ["waits"]])
+          const pages: Array<ReadonlyArray<string>> = []
+          let after: BlockedPlace | undefined
+          do {
+            const page = yield* scene.admin.blockedKeys({
+              ...at,
+              limit: 2,
+              ...(after === undefined ? {} : { after })
+            })
+            expect(page.total).toBe(3)
+            pages.push(page.keys.map(({ key }) => key))
+            after = page.next
+          } while (after !== undefined)
+          expect(pages).toEqual([["waits", "dies"], ["again"]])
         }))
 
       test("none in a group without order, or on a topic that it has not met", (scene) =>
@@ -428,7 +468,7 @@ const suite = <E>(name: string, layer: Layer.Layer<EventStore | GroupStore | Ids
           yield* set("free", "orders", blocked)
           yield* store.append(records("fresh", 1))
           yield* register("g", "fresh")
-          const none = { total: 0, keys: [] }
+          const none = { total: 0, keys: [], next: undefined }
           expect(yield* admin.blockedKeys({ group: "free", topic: "orders", limit: 10 })).toEqual(none)
           expect(yield* admin.blockedKeys({ group: "g", topic: "fresh", limit: 10 })).toEqual(none)
           expect(yield* failure(admin.blockedKeys({ group: "g", topic: "else", limit: 1 }))).toBe(
@@ -446,6 +486,23 @@ const suite = <E>(name: string, layer: Layer.Layer<EventStore | GroupStore | Ids
           expect(yield* admin.releaseKey({ ...at, key: "waits", mode: "retry" })).toBe(3)
           expect((yield* groups.read(at))?.waiting.get(3)).toMatchObject({ notBefore: 100, attempt: 1 })
           expect(refreshed).toEqual(["g"])
+        }))
+
+      test("in a dry run answers or refuses the same, and changes nothing", (scene) =>
+        Effect.gen(function* () {
+          yield* scenery(scene)
+          const { admin, groups, refreshed } = scene
+          const before = yield* groups.read(at)
+          const dry = (key: string, mode: "retry" | "dead-letter") =>
+            admin.releaseKey({ ...at, key, mode, dryRun: true })
+          expect(yield* dry("waits", "retry")).toBe(3)
+          expect(yield* dry("waits", "dead-letter")).toBe(3)
+          expect(yield* dry("again", "dead-letter")).toBe(2)
+          expect(yield* failure(dry("again", "retry"))).toBe("KeyNotBlocked")
+          expect(yield* failure(dry("dies", "dead-letter"))).toBe("KeyNotBlocked")
+          expect(yield* failure(dry("nobody", "retry"))).toBe("KeyNotBlocked")
+          expect(yield* groups.read(at)).toEqual(before)
+          expect(refreshed).toEqual([])
         }))
 
       test("dead-letter: given up, whoever has it", (scene) =>
@@ -757,6 +814,7 @@ describe("GroupAdmin", () => {
     const delivery = Layer.mock(GroupDelivery, {
       refresh: (group) => Effect.sync(() => void refreshed.push(group)),
       activeGroups: () => [],
+      members: () => 0,
       inFlight: () => 0
     })
     return Effect.gen(function* () {

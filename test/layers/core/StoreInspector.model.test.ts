@@ -151,7 +151,7 @@ describe("StoreInspector", () => {
           )
 
           const cursor = markOf(state.floor)
-          expect(yield* inspector.cursors("a")).toEqual([
+          expect((yield* inspector.cursors({ topic: "a", limit: 100 })).items).toEqual([
             {
               group: "met",
               seq: state.floor,

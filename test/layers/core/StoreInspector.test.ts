@@ -86,7 +86,7 @@ describe("the calls that it makes to the stores", () => {
     "/lag of a group at the end": (inspector) => inspector.lag({ topic, group: "done" }),
     "/lag of a group with a hole": (inspector) => inspector.lag({ topic, group: "scattered" }),
     "/lag of a group that was never there": (inspector) => inspector.lag({ topic, group: "unmet" }),
-    "/cursors": (inspector) => inspector.cursors(topic),
+    "/cursors": (inspector) => inspector.cursors({ topic, limit: 100 }),
     "/latest-by-key of one": (inspector) => inspector.latestOf({ topic, keys: ["key-7"] }),
     "/latest-by-key of several": (inspector) => inspector.latestOf({ topic, keys: ["key-7", "key-8", "x"] }),
     "/latest-by-key, a page": (inspector) => inspector.latestByKey({ topic, limit: 10 })
@@ -130,7 +130,7 @@ it.effect("a group that goes on while it is looked at is never shown as done", (
     read.forEach((operation, i) => trouble.next(operation, meanwhile(1 + 3 * i)))
     expect(yield* inspector.lag({ topic, group: "busy" })).not.toMatchObject({ pending: 0 })
     read.forEach((operation, i) => trouble.next(operation, meanwhile(20 + 3 * i)))
-    const [cursor] = yield* inspector.cursors(topic)
+    const [cursor] = (yield* inspector.cursors({ topic, limit: 100 })).items
     expect(cursor?.pending).toBeGreaterThan(0)
   }).pipe(Effect.provide(layer))
 )
@@ -271,11 +271,40 @@ it.effect("a cursor at an event that was trimmed has its seq, and no event", () 
     yield* append(trouble, 1, 5, 1)
     yield* reach(trouble, "g", 2)
     yield* trouble.log.trim({ topic, upTo: 3 })
-    expect(yield* inspector.cursors(topic)).toMatchObject([
-      { seq: 2, lastId: null, lastTs: null, pending: 3 }
-    ])
+    expect(yield* inspector.cursors({ topic, limit: 100 })).toMatchObject({
+      items: [{ seq: 2, lastId: null, lastTs: null, pending: 3 }]
+    })
     expect(yield* inspector.lag({ topic, group: "g" })).toMatchObject({ lastCursor: null, pending: 3 })
   }).pipe(Effect.provide(layer))
+)
+
+it.effect(
+  "cursors come in pages by the name of the group, met or not, and only those of a page are looked up",
+  () =>
+    Effect.gen(function* () {
+      const trouble = yield* Trouble
+      const inspector = yield* Inspector
+      yield* append(trouble, 1, 5, 1)
+      for (const group of ["d", "b", "a", "c", "e"]) yield* register(trouble, group)
+      for (const group of ["d", "a"]) yield* reach(trouble, group, 2)
+      let reads = 0
+      const pages: Array<ReadonlyArray<string>> = []
+      let after: string | undefined
+      do {
+        for (let i = 0; i < 2; i++) {
+          trouble.next("EventStore.read", (_args, run) => Effect.tap(run, () => Effect.sync(() => reads++)))
+        }
+        const page = yield* inspector.cursors({ topic, limit: 2, ...(after === undefined ? {} : { after }) })
+        pages.push(page.items.map(({ group, seq }) => `${group}${seq}`))
+        after = page.next
+      } while (after !== undefined)
+      expect(pages).toEqual([["a2", "b0"], ["c0", "d2"], ["e0"]])
+      expect(reads).toBe(5)
+      expect(yield* inspector.cursors({ topic, limit: 2, after: "e" })).toEqual({
+        items: [],
+        next: undefined
+      })
+    }).pipe(Effect.provide(layer))
 )
 
 it.effect("a page of keys tells the seq from before it was read, so that nothing is between them", () =>
@@ -296,7 +325,9 @@ it.effect("a store that does not answer is told as that", () =>
     const inspector = yield* Inspector
     yield* append(trouble, 1, 3, 3)
     trouble.setOutage("EventStore")
-    expect(yield* Effect.flip(inspector.cursors(topic))).toMatchObject({ _tag: "StoreUnavailable" })
+    expect(yield* Effect.flip(inspector.cursors({ topic, limit: 1 }))).toMatchObject({
+      _tag: "StoreUnavailable"
+    })
     expect(yield* Effect.flip(inspector.lag({ topic, group: "g" }))).toMatchObject({
       _tag: "StoreUnavailable"
     })

@@ -72,6 +72,40 @@ describe("instrument", () => {
     }).pipe(Effect.provide(stores.pipe(Layer.provideMerge(TestStores.layer()))), observe)
   })
 
+  it.effect("makes no span where nobody would hear of it, and says whether an operation failed", () =>
+    Effect.gen(function* () {
+      const spans: Array<boolean> = []
+      const looking = Layer.effect(
+        EventStore,
+        Effect.map(EventStore, (store) => ({
+          ...store,
+          history: Effect.tap(store.history, () =>
+            Effect.map(Effect.option(Effect.currentSpan), (span) => spans.push(Option.isSome(span)))
+          )
+        }))
+      )
+      const stores = instrument(EventStore, looking).pipe(Layer.provideMerge(TestStores.layer()))
+      const { observe } = observed()
+      yield* Effect.gen(function* () {
+        const store = yield* EventStore
+        yield* store.history
+        yield* observe(store.history)
+        expect(spans).toEqual([false, true])
+        const { next } = yield* Trouble
+        next("EventStore.head", "fail")
+        yield* Effect.flip(store.head("a"))
+        yield* store.head("a")
+        const errors = (operation: string) =>
+          Effect.map(
+            Metric.value(Metric.withAttributes(metrics.storeErrors, { operation })),
+            ({ count }) => count
+          )
+        expect(yield* errors("EventStore.head")).toBe(1)
+        expect(yield* errors("EventStore.history")).toBe(0)
+      }).pipe(Effect.provide(stores), Effect.provideService(Metric.MetricRegistry, new Map()))
+    })
+  )
+
   it.effect("makes the caller's span the parent", () => {
     const { observe, spans } = observed()
     return Effect.gen(function* () {

@@ -53,6 +53,7 @@ const delivery = (active: ReadonlySet<string>) =>
     drain: noDelivery,
     refresh: () => noDelivery,
     activeGroups: () => [...active],
+    members: () => 0,
     inFlight: () => 0
   })
 
