@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -110,6 +111,8 @@ const make = Effect.fnUntraced(function* ({ tickMs }: Settings.StandingSettings 
   let lastSeq = 0
   let lastStats: Event.StoredRecord | undefined
   let isTicking = false
+  /** The next tick is not to be waited for. */
+  const hurry = yield* Queue.sliding<void>(1)
 
   // --- what is told ------------------------------------------------------------------------------------------
 
@@ -213,7 +216,7 @@ const make = Effect.fnUntraced(function* ({ tickMs }: Settings.StandingSettings 
     for (;;) {
       // Whatever goes wrong with one is no reason not to make the next.
       yield* Effect.catchCause(tick, (cause) => Effect.logError("the hub could not tell of itself", cause))
-      yield* Effect.sleep(tickMs)
+      yield* Effect.timeoutOption(Queue.take(hurry), tickMs)
       if (feeds.size === 0) break
     }
     isTicking = false
@@ -310,7 +313,12 @@ const make = Effect.fnUntraced(function* ({ tickMs }: Settings.StandingSettings 
             miss(subscriber, [lastStats])
           }
           resume(pattern, subscriber)
-          if (isTicking) return
+          if (isTicking) {
+            // Those for whom it ticks follow something else, or just left.
+            const isFirst = lastStats === undefined && Topic.overlaps(pattern, OwnTopics.statsTopic)
+            if (isFirst) Queue.offerUnsafe(hurry, undefined)
+            return
+          }
           isTicking = true
           fork(ticking)
         },

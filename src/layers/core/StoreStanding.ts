@@ -30,7 +30,7 @@ import { type Figures, StandingTable } from "./StandingTable.ts"
 
 /** Topics of one look into the stores, and states. */
 const topicsPerPage = 1_000
-const statesPerPage = 100
+const statesPerPage = 500
 
 /** Times of oldest events that are remembered. */
 const rememberedTimes = 10_000

@@ -33,6 +33,14 @@ interface Revised {
 /** So long may changes become, however short the whole is. */
 const minChanges = 4_096
 
+interface PartRow {
+  readonly topic: string
+  readonly part: string
+}
+
+const decoded = (whole: string, changes: ReadonlyArray<string>): GroupState =>
+  Result.getOrThrow(Result.flatMap(decodeState(whole), (before) => decodeChanges(before, changes)))
+
 const registrationOf = (group: string, row: RegistrationRow): Registration => ({
   group,
   pattern: row.pattern,
@@ -57,10 +65,9 @@ const make = Effect.gen(function* () {
     const [whole, ...changes] = statements
       .all<{ readonly part: string }>("parts", group, topic)
       .map(({ part }) => part)
-    const state = Result.flatMap(decodeState(whole!), (before) => decodeChanges(before, changes))
     return {
       revision: row.revision,
-      state: Result.getOrThrow(state),
+      state: decoded(whole!, changes),
       whole: whole!.length,
       changes: changes.reduce((sum, { length }) => sum + length, 0)
     }
@@ -68,6 +75,39 @@ const make = Effect.gen(function* () {
 
   const stateOf = (statements: Statements, group: string, topic: string): GroupState | undefined =>
     (cached.get(keyOf({ group, topic })) ?? load(statements, group, topic))?.state
+
+  /** The states of a group in one look, since there may be one for each topic that there is. */
+  const statesOf = (statements: Statements, group: string, after: string, limit: number) => {
+    const found: Array<GroupCursor> = []
+    let topic: string | undefined
+    let parts: Array<string> = []
+    /** Where a group has only begun, its states are the same; and none ever changes. */
+    let last: { readonly text: string; readonly state: GroupState } | undefined
+    const decode = (whole: string, changes: ReadonlyArray<string>): GroupState => {
+      if (changes.length > 0) return decoded(whole, changes)
+      if (last?.text !== whole) last = { text: whole, state: decoded(whole, changes) }
+      return last.state
+    }
+    const close = (): void => {
+      if (topic === undefined) return
+      const [whole, ...changes] = parts
+      const state = cached.get(keyOf({ group, topic }))?.state ?? decode(whole!, changes)
+      found.push({ group, topic, state })
+    }
+    for (const row of statements.each<PartRow>("partsOfGroup", group, after)) {
+      if (row.topic === topic) {
+        parts.push(row.part)
+        continue
+      }
+      close()
+      topic = undefined
+      if (found.length >= limit) break
+      topic = row.topic
+      parts = [row.part]
+    }
+    close()
+    return found
+  }
 
   /** How a state is written after that. */
   const partOf = (
@@ -180,9 +220,7 @@ const make = Effect.gen(function* () {
 
     topicsOf: (group, page) =>
       db.read("GroupStore.topicsOf", (statements) =>
-        statements
-          .all<{ readonly topic: string }>("topicsOfGroup", group, page?.after ?? "", page?.limit ?? -1)
-          .map(({ topic }): GroupCursor => ({ group, topic, state: stateOf(statements, group, topic)! }))
+        statesOf(statements, group, page?.after ?? "", page?.limit ?? Infinity)
       ),
 
     changes: Stream.empty

@@ -81,7 +81,8 @@ export const sql = {
   revision: "SELECT revision FROM group_states WHERE group_name = ? AND topic = ?",
   groupsOfTopic: "SELECT group_name FROM group_states WHERE topic = ? ORDER BY group_name",
   /** A limit of -1 is none. */
-  topicsOfGroup: "SELECT topic FROM group_states WHERE group_name = ? AND topic > ? ORDER BY topic LIMIT ?",
+  partsOfGroup:
+    "SELECT topic, part FROM group_parts WHERE group_name = ? AND topic > ? ORDER BY topic, revision",
   removeStates: "DELETE FROM group_states WHERE group_name = ?",
   addPart: "INSERT INTO group_parts (group_name, topic, revision, part) VALUES (?, ?, ?, ?)",
   parts: "SELECT part FROM group_parts WHERE group_name = ? AND topic = ? ORDER BY revision",

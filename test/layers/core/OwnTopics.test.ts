@@ -149,6 +149,19 @@ describe("$hub.stats", () => {
   )
 
   test(
+    "is told at once, too, while others listen to something else",
+    Effect.gen(function* () {
+      yield* follow("$hub.topic.**")
+      yield* tick
+      const { taken } = yield* follow("$hub.stats")
+      yield* settle
+      expect(taken.length).toBe(1)
+      yield* tick
+      expect(taken.length).toBe(2)
+    })
+  )
+
+  test(
     "is not made while nobody listens",
     Effect.gen(function* () {
       const { taken } = yield* Effect.scoped(Effect.tap(follow("$hub.stats"), () => tick))
