@@ -68,6 +68,8 @@ const signOut = (why = ""): void => {
   const old = client
   client = undefined
   session.abort()
+  useToken("", () => {})
+  setTailToken("")
   setState("closed")
   navigation.hidden = true
   put(account)

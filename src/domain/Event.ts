@@ -214,6 +214,9 @@ const parseObject = (text: string): Readonly<Record<string, unknown>> | undefine
   }
 }
 
+/** What the text of an event holds, without what only the store can add. */
+const fields = new Set(["topic", "ts", "headers", "tags", "payload", ...names])
+
 /**
  * Why a record is not what `acceptEvent` makes; nothing when it could be. For records out of places that others may
  * write to: what is in the log goes on its way unread, so that nothing else may get there.
@@ -222,12 +225,17 @@ export const unsound = ({ body, id, key, tombstone, topic }: EventRecord): strin
   const parsed = Topic.parseTopic(topic)
   if (Result.isFailure(parsed)) return parsed.failure.message
   if (Topic.isOwn(topic)) return ownTopic
+  // Other fields are put in front of these without a look, and others read the log line by line.
+  if (!body.startsWith('{"')) return "its text does not begin as a JSON object without spaces"
+  if (/[\r\n]/.test(body)) return "its text has several lines"
   const event = parseObject(body)
   if (event === undefined) return "its text is no JSON object"
+  const unknown = Object.keys(event).find((name) => !fields.has(name))
+  if (unknown !== undefined) return `its text has a field '${unknown.slice(0, 100)}' that events have not`
   if (event["topic"] !== topic) return "its text has another topic"
   if (event["id"] !== id || id === "") return "its text has another id, or none"
   if (event["key"] !== key) return "its text has another key"
-  if (typeof event["ts"] !== "number") return "its text has no ts"
+  if (!Number.isFinite(event["ts"])) return "its text has no ts"
   if (event["payload"] === undefined) return "its text has no payload"
   if ((event["payload"] === null) !== tombstone) return "it says of a payload that it is null, or not"
   for (const name of names) if (!isText(event[name])) return `its ${name} is no text`

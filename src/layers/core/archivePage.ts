@@ -124,6 +124,8 @@ export const readPage = (
       if (end !== undefined) return { records: found, next: end }
     }
     let after = cursor?.topic
+    /** The last one that was looked into: no other name may be told. */
+    let seen = ""
     do {
       const topics = yield* store.topics({
         pattern: selection.pattern,
@@ -131,13 +133,13 @@ export const readPage = (
         ...(after === undefined ? {} : { after })
       })
       for (const info of topics.items) {
-        if (looked++ === most.topics) {
-          // Behind everything of the last topic that was looked at.
-          const topic = after ?? info.topic
-          return { records: found, next: { topic, seq: order === "asc" ? Number.MAX_SAFE_INTEGER : 0 } }
-        }
-        after = info.topic
         if (!isVisible(info.topic)) continue
+        if (looked++ === most.topics) {
+          // Behind everything of that topic.
+          const seq = order === "asc" ? Number.MAX_SAFE_INTEGER : 0
+          return { records: found, next: { topic: seen, seq } }
+        }
+        seen = info.topic
         const end = yield* takeFrom(info)
         if (end !== undefined) return { records: found, next: end }
       }

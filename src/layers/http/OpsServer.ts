@@ -50,6 +50,9 @@ export interface Options {
   readonly archive?: Settings.ArchiveSettings
 }
 
+/** How long the head of a request may take to come, in milliseconds. Node looks every 30 seconds. */
+const headersTimeout = 30_000
+
 /** How long requests that run may take when the hub stops. */
 const shutdownTimeout = "500 millis"
 
@@ -231,8 +234,8 @@ const httpServer = (options: Options) =>
     Layer.effect(
       HttpServer.HttpServer,
       Effect.mapError(
-        // An import takes as long as it takes; what stands before its body has a time-out of its own.
-        NodeHttpServer.make(() => createServer({ requestTimeout: 0 }), {
+        // An import takes as long as it takes. Without a time-out of its own, the head of a request would, too.
+        NodeHttpServer.make(() => createServer({ requestTimeout: 0, headersTimeout }), {
           ...options,
           gracefulShutdownTimeout: shutdownTimeout
         }),

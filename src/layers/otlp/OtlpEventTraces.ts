@@ -9,7 +9,6 @@ import { randomBytes } from "node:crypto"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Result from "effect/Result"
 import * as Event from "../../domain/Event.ts"
 import { isSampled } from "../../domain/Sampling.ts"
 import {
@@ -44,19 +43,25 @@ const contextOf = (body: string): Context | undefined => {
   return found && { ...found, state: headers?.[tracestateHeader] }
 }
 
-/** It was accepted by its limits before, and has one header more than its publisher gave it. */
-const unlimited: Event.EventLimits = {
-  maxPayloadBytes: Infinity,
-  maxNameLength: Infinity,
-  maxHeaders: Infinity,
-  maxHeadersLength: Infinity,
-  maxTags: Infinity
-}
-
+/**
+ * The header goes into the text where the others are, or first of all: what the application wrote is not printed again,
+ * since numbers that are too long for this would come out as others. Where that does not come out right, it stays away.
+ */
 const withTraceparent = (record: Event.EventRecord, context: TraceContext): Event.EventRecord => {
-  const event = JSON.parse(record.body) as Event.NewEvent
-  const headers = { ...event.headers, [traceparentHeader]: encodeTraceparent(context) }
-  return Result.getOrElse(Event.encodeEvent({ ...event, headers }, unlimited), () => record)
+  const { body } = record
+  const { headers } = JSON.parse(body) as Event.NewEvent
+  const value = encodeTraceparent(context)
+  const header = `${JSON.stringify(traceparentHeader)}:${JSON.stringify(value)}`
+  const others = '"headers":{'
+  const at = headers === undefined ? 1 : body.indexOf(others) + others.length
+  const entry = headers === undefined ? `${others}${header}},` : `${header}${body[at] === "}" ? "" : ","}`
+  const traced = `${body.slice(0, at)}${entry}${body.slice(at)}`
+  try {
+    const found = (JSON.parse(traced) as Event.NewEvent).headers
+    return found?.[traceparentHeader] === value ? { ...record, body: traced } : record
+  } catch {
+    return record
+  }
 }
 
 const operations: Readonly<

@@ -39,6 +39,9 @@ const reasonOf = (error: unknown): string => {
   return error.cause instanceof Error && error.cause.message !== "" ? error.cause.message : error.message
 }
 
+/** A bug in the encoding costs the batch, and not all that come after it. */
+const notEncoded = (error: unknown) => new NotExported({ reason: reasonOf(error), mayPass: false })
+
 const post = ({ endpoint, headers, timeoutMs }: Receiver, { body, contentType }: Encoded) =>
   Effect.tryPromise({
     try: async (signal) => {
@@ -103,7 +106,8 @@ export const makeExporter = (settings: Receiver, version: string): Effect.Effect
     const exportOne = Effect.suspend(() => {
       const batch = waiting.slice(0, settings.maxBatchSpans)
       waiting = waiting.slice(batch.length)
-      return post(settings, encode(batch)).pipe(
+      return Effect.try({ try: () => encode(batch), catch: notEncoded }).pipe(
+        Effect.flatMap((body) => post(settings, body)),
         Effect.tap(() => {
           exported.count += batch.length
           return succeeded
