@@ -44,9 +44,10 @@ export const withDatabase = async <A>(use: (url: string, client: MongoClient) =>
 
 /** Records as `createOutbox` adds them, many at once: how fast they are added is not measured. */
 const fill = async (outbox: Collection<Document>, events: number, keyed: boolean): Promise<void> => {
-  const records = planned(events, "event", (i) => `key-${i % keys}`).map((event) =>
-    Result.getOrThrow(acceptEvent(eventOf(event), Settings.limits))
-  )
+  const records = planned(events, "event", (i) => `key-${i % keys}`).map((event) => {
+    const { key, ...rest } = eventOf(event)
+    return Result.getOrThrow(acceptEvent({ ...rest, ...(keyed ? { key } : {}) }, Settings.limits))
+  })
   const addedAt = new Date()
   for (let from = 0; from < records.length; from += filledAtOnce) {
     await outbox.insertMany(
@@ -56,7 +57,7 @@ const fill = async (outbox: Collection<Document>, events: number, keyed: boolean
           _id: place as never,
           topic,
           id,
-          ...(keyed ? { key, inLine: true } : {}),
+          ...(keyed ? { key: key!, inLine: true } : {}),
           body,
           addedAt,
           order: place,
