@@ -8,8 +8,8 @@ export class GroupWrites extends Context.Service<
   GroupWrites,
   {
     /**
-     * Calls a listener with each state that was written, or may have been, and with each group that was registered
-     * or removed. It must not throw and must not block.
+     * Calls a listener with each state that was written, or may have been, and with each group that was removed. Who
+     * is registered, the store's list says. It must not throw and must not block.
      */
     readonly onWritten: (listener: (change: GroupChange) => void) => Effect.Effect<void, never, Scope.Scope>
   }

@@ -40,7 +40,8 @@ export class GrowthMeter {
   #meterOf(topic: string, second: number): Meter {
     const known = this.#meters.get(topic)
     if (known !== undefined) {
-      // A clock that was set back goes on where it was.
+      // A clock that was set back a little goes on where it was; one that was set back far begins anew.
+      if (isBefore(second, known)) return this.#make(topic, second)
       if (second <= known.last) return known
       const passed = Math.min(second - known.last, windowSeconds)
       for (let i = 1; i <= passed; i++) {
@@ -53,12 +54,17 @@ export class GrowthMeter {
       this.#meters.set(topic, known)
       return known
     }
+    return this.#make(topic, second)
+  }
+
+  #make(topic: string, second: number): Meter {
     const made: Meter = {
       last: second,
       first: second,
       events: new Float64Array(windowSeconds),
       bytes: new Float64Array(windowSeconds)
     }
+    this.#meters.delete(topic)
     this.#meters.set(topic, made)
     if (this.#meters.size > this.#maxTopics) {
       for (const oldest of this.#meters.keys()) {
@@ -83,8 +89,13 @@ export class GrowthMeter {
   }
 }
 
+/** Before all that the meter holds. */
+const isBefore = (second: number, { last }: Meter): boolean => last - second > windowSeconds
+
 /** A topic that was met within the window is measured since then, but over no less than a second. */
-const growthOf = ({ bytes, events, first, last }: Meter, now: number): GrowthRate => {
+const growthOf = (meter: Meter, now: number): GrowthRate => {
+  if (isBefore(Math.floor(now / 1_000), meter)) return still
+  const { bytes, events, first, last } = meter
   const second = Math.max(last, Math.floor(now / 1_000))
   let allEvents = 0
   let allBytes = 0

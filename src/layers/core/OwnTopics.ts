@@ -5,6 +5,7 @@
  * There is no past of them: where a subscriber wants to begin means nothing, it gets what comes. One that does not
  * keep up misses ticks, and gets the newest of each topic that it missed when it takes events again.
  */
+import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -39,6 +40,9 @@ const maxGrown = 100_000
 
 /** Looks into the store at once. */
 const atOnce = 8
+
+/** How often a record is held against a pattern in one go. */
+const stride = 4_000
 
 /** The hub's own events have to fit, however long the names in them are. */
 const unlimited: Event.EventLimits = {
@@ -83,6 +87,12 @@ interface Opened {
   readonly ready: Deferred.Deferred<void, StoreUnavailable>
 }
 
+/** An event to be. */
+interface Told {
+  readonly name: string
+  readonly payload: object
+}
+
 const topicOf = (name: string): Topic.Topic => ({ _tag: "Topic", name, segments: name.split(".") })
 
 /** What of the sources a pattern is about. */
@@ -116,11 +126,19 @@ const make = Effect.fnUntraced(function* ({ tickMs }: Settings.StandingSettings 
 
   // --- what is told ------------------------------------------------------------------------------------------
 
-  const record = (topic: string, payload: object, seq: number, at: number): Event.StoredRecord => ({
-    ...Result.getOrThrow(Event.encodeEvent({ id: ids.next(), topic, ts: at, payload }, unlimited)),
+  const record = ({ name, payload }: Told, seq: number, at: number): Event.StoredRecord => ({
+    ...Result.getOrThrow(Event.encodeEvent({ id: ids.next(), topic: name, ts: at, payload }, unlimited)),
     seq,
     storedAt: at
   })
+
+  const recordsOf = (told: ReadonlyArray<Told>): ReadonlyArray<Event.StoredRecord> => {
+    if (told.length === 0) return []
+    const at = clock.currentTimeMillisUnsafe()
+    const seq = Math.max(lastSeq + 1, at)
+    lastSeq = seq
+    return told.map((one) => record(one, seq, at))
+  }
 
   const takeGrown = Effect.gen(function* () {
     const { grown } = sources
@@ -130,8 +148,20 @@ const make = Effect.fnUntraced(function* ({ tickMs }: Settings.StandingSettings 
       all.length <= maxPerTick
         ? all
         : all.sort(([, a], [, b]) => b.head - b.from - (a.head - a.from)).slice(0, maxPerTick)
-    const infos = yield* Effect.forEach(largest, ([topic]) => store.head(topic), { concurrency: atOnce })
+    // Before the store is asked: what is committed from here on is noted again.
     for (const [topic] of largest) grown.delete(topic)
+    const putBack = Effect.sync(() => {
+      for (const [topic, { from, head }] of largest) {
+        const noted = grown.get(topic)
+        grown.set(topic, {
+          from: Math.min(from, noted?.from ?? from),
+          head: Math.max(head, noted?.head ?? head)
+        })
+      }
+    })
+    const infos = yield* Effect.forEach(largest, ([topic]) => store.head(topic), {
+      concurrency: atOnce
+    }).pipe(Effect.onError(() => putBack))
     return infos.flatMap((info) => {
       if (info === undefined) return []
       const { eventsPerSecond } = standing.growthOf(info.topic)
@@ -145,20 +175,21 @@ const make = Effect.fnUntraced(function* ({ tickMs }: Settings.StandingSettings 
     )
   )
 
-  const tick = Effect.gen(function* () {
-    const stats = sources.stats === undefined ? undefined : yield* sources.stats
-    // What could not be read stays for the next tick.
-    const grown = yield* Effect.orElseSucceed(takeGrown, () => [])
-    const places = yield* Effect.orElseSucceed(takePlaces, () => [])
-    const at = clock.currentTimeMillisUnsafe()
-    const seq = Math.max(lastSeq + 1, at)
-    lastSeq = seq
-    const told = [...grown, ...places].map(({ name, payload }) => record(name, payload, seq, at))
-    if (stats !== undefined) {
-      lastStats = record(OwnTopics.statsTopic, stats, seq, at)
-      told.unshift(lastStats)
-    }
-    if (told.length > 0) handOut(told)
+  const tellStats = Effect.gen(function* () {
+    const { stats } = sources
+    if (stats === undefined) return
+    const told = recordsOf([{ name: OwnTopics.statsTopic, payload: yield* stats }])
+    // Who listened may have left meanwhile.
+    if (sources.stats === stats) lastStats = told[0]
+    handOut(told)
+  })
+
+  /** What could not be read stays for the next time. */
+  const tellChanges = Effect.gen(function* () {
+    const grown: ReadonlyArray<Told> = yield* Effect.orElseSucceed(takeGrown, () => [])
+    yield* handOutInParts(recordsOf(grown))
+    const places: ReadonlyArray<Told> = yield* Effect.orElseSucceed(takePlaces, () => [])
+    yield* handOutInParts(recordsOf(places))
   })
 
   // --- handing out -------------------------------------------------------------------------------------------
@@ -180,6 +211,18 @@ const make = Effect.fnUntraced(function* ({ tickMs }: Settings.StandingSettings 
     subscriber.isPaused = true
     miss(subscriber, batch.records)
   }
+
+  /** A few at a time, with others in between. */
+  const handOutInParts = (told: ReadonlyArray<Event.StoredRecord>) =>
+    Effect.gen(function* () {
+      let from = 0
+      while (from < told.length) {
+        if (from > 0) yield* Effect.yieldNow
+        const to = from + Math.max(1, Math.floor(stride / (1 + wildFeeds.size)))
+        handOut(told.slice(from, to))
+        from = to
+      }
+    })
 
   const handOut = (told: ReadonlyArray<Event.StoredRecord>): void => {
     const taken = new Map<Feed, Array<Event.StoredRecord>>()
@@ -212,16 +255,31 @@ const make = Effect.fnUntraced(function* ({ tickMs }: Settings.StandingSettings 
 
   // --- while somebody listens --------------------------------------------------------------------------------
 
+  /** Whatever goes wrong with one is no reason not to make the next. */
+  const logged = Effect.catchCause((cause: Cause.Cause<never>) =>
+    Effect.logError("the hub could not tell of itself", cause)
+  )
+
   const ticking = Effect.gen(function* () {
+    let isBusy = false
+    const changes = Effect.ensuring(
+      logged(tellChanges),
+      Effect.sync(() => void (isBusy = false))
+    )
     for (;;) {
-      // Whatever goes wrong with one is no reason not to make the next.
-      yield* Effect.catchCause(tick, (cause) => Effect.logError("the hub could not tell of itself", cause))
+      yield* logged(tellStats)
+      // A store that is slow holds up no figures of the hub, and is not asked again before it answered.
+      if (!isBusy) {
+        isBusy = true
+        yield* Effect.forkScoped(changes)
+      }
       yield* Effect.timeoutOption(Queue.take(hurry), tickMs)
       if (feeds.size === 0) break
     }
+    // In the same turn as the look: whoever comes next begins anew.
     isTicking = false
     lastStats = undefined
-  })
+  }).pipe(Effect.scoped)
 
   const followGrowth = Effect.gen(function* () {
     const grown: Grown = new Map()

@@ -7,8 +7,8 @@
  * is a hint; so where hubs share a store, the table is made anew now and then.
  */
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
@@ -72,27 +72,44 @@ interface Made {
 }
 
 /** Places that changed, with what was pending when they were told last. */
-type Noted = Map<string, { readonly group: string; readonly topic: string; readonly before: number }>
+type Noted = Map<string, Change>
+
+interface Change {
+  readonly group: string
+  readonly topic: string
+  readonly before: number
+}
 
 /** Changes that are looked at in one go. */
 const stride = 4_000
 
-/** The places that changed most; those that are no more are let go. */
-function* largestOf(
+/**
+ * Takes out the places that changed most; those that are no more are let go. Each is taken and looked up in one turn:
+ * what changes after that is noted again.
+ */
+function* takeLargest(
   noted: Noted,
-  table: StandingTable,
+  placeOf: (change: Change) => Place | undefined,
   limit: number
-): Generator<void, ReadonlyArray<readonly [by: number, key: string, place: Place]>> {
-  const changes: Array<readonly [by: number, key: string, place: Place]> = []
+): Generator<void, ReadonlyArray<readonly [change: Change, place: Place]>> {
+  const sizes: Array<readonly [by: number, key: string]> = []
   let done = 0
-  for (const [key, { before, group, topic }] of noted) {
-    const place = table.place(group, topic)
+  for (const [key, change] of noted) {
+    const place = placeOf(change)
     if (place === undefined) noted.delete(key)
-    else changes.push([Math.abs(place.pending - before), key, place])
+    else sizes.push([Math.abs(place.pending - change.before), key])
     if (++done % stride === 0) yield
   }
-  return changes.length <= limit ? changes : changes.sort(([a], [b]) => b - a).slice(0, limit)
+  const largest = sizes.length <= limit ? sizes : sizes.sort(([a], [b]) => b - a).slice(0, limit)
+  return largest.flatMap(([, key]) => {
+    const change = noted.get(key)
+    const place = change === undefined ? undefined : placeOf(change)
+    noted.delete(key)
+    return change === undefined || place === undefined ? [] : [[change, place] as const]
+  })
 }
+
+const keyOf = ({ group, topic }: Pick<Change, "group" | "topic">): string => `${group} ${topic}`
 
 const standing = Effect.fnUntraced(function* (settings: Settings.StandingSettings = Settings.standing) {
   const store = yield* EventStore
@@ -108,6 +125,8 @@ const standing = Effect.fnUntraced(function* (settings: Settings.StandingSetting
   let made: Made | undefined
   /** One that was let go while somebody followed it: what is not as it was there is a change. */
   let last: StandingTable | undefined
+  /** A renewal that has not begun. */
+  let waiting: Deferred.Deferred<StandingTable, StoreUnavailable> | undefined
   let lookedAt = 0
   let isKept = false
 
@@ -129,7 +148,7 @@ const standing = Effect.fnUntraced(function* (settings: Settings.StandingSetting
     })
 
   const note = (group: string, topic: string, before: number): void => {
-    const key = `${group} ${topic}`
+    const key = keyOf({ group, topic })
     for (const noted of watches) {
       if (noted.size < maxNoted && !noted.has(key)) noted.set(key, { group, topic, before })
     }
@@ -249,12 +268,20 @@ const standing = Effect.fnUntraced(function* (settings: Settings.StandingSetting
 
   const bringUpToDate = ({ dirty, table }: Made): Effect.Effect<void, StoreUnavailable> =>
     Effect.gen(function* () {
-      const registrations = yield* groups.list
+      // Before the list is read: what is told after that may not be in it.
       const renewed = new Set(dirty.groups)
       dirty.groups.clear()
+      const registrations = yield* Effect.onError(groups.list, () =>
+        Effect.sync(() => {
+          for (const group of renewed) dirty.groups.add(group)
+        })
+      )
       const added = yield* inParts(table.register(registrations, renewed))
-      // A group without its states would be one that has everything to do.
-      yield* Effect.onError(readAll(table, added), () => Effect.sync(letGo))
+      // A group without its states would be one that has everything to do. Some may have been read, and look as if
+      // they had always been so: all of their places count as changed.
+      yield* Effect.onError(readAll(table, added), () =>
+        Effect.andThen(inParts(table.recount(added)), Effect.sync(letGo))
+      )
       const heads = [...dirty.heads]
       dirty.heads.clear()
       yield* inParts(table.grow(heads))
@@ -299,6 +326,8 @@ const standing = Effect.fnUntraced(function* (settings: Settings.StandingSetting
 
   const renew: Effect.Effect<StandingTable, StoreUnavailable> = turn.withPermits(1)(
     Effect.gen(function* () {
+      // Who comes from here on may need what is written from here on.
+      waiting = undefined
       lookedAt = now()
       const known = made
       if (known === undefined || (!groups.exclusive && lookedAt - known.madeAt >= settings.renewMs)) {
@@ -312,8 +341,20 @@ const standing = Effect.fnUntraced(function* (settings: Settings.StandingSetting
     })
   )
 
-  /** Whoever asked may go away: what was begun for all goes on to its end. */
-  const fresh = Effect.suspend(() => Fiber.join(fork(renew)))
+  /**
+   * What was begun after it was asked for. Whoever asked may go away: what was begun for all goes on to its end. However
+   * many ask while one is at work, one more waits for its turn.
+   */
+  const fresh = Effect.suspend(() => {
+    if (waiting !== undefined) return Deferred.await(waiting)
+    const answer = Deferred.makeUnsafe<StandingTable, StoreUnavailable>()
+    waiting = answer
+    fork(renew).addObserver((exit) => {
+      if (waiting === answer) waiting = undefined
+      Deferred.doneUnsafe(answer, exit)
+    })
+    return Deferred.await(answer)
+  })
 
   // --- looking -----------------------------------------------------------------------------------------------
 
@@ -385,10 +426,16 @@ const standing = Effect.fnUntraced(function* (settings: Settings.StandingSetting
         take: (limit) =>
           Effect.gen(function* () {
             const table = yield* fresh
-            const largest = yield* inParts(largestOf(noted, table, limit))
-            const told = yield* withLags(largest.map(([, , place]) => place))
-            for (const [, key] of largest) noted.delete(key)
-            return told
+            // Another table may take the place of this one meanwhile.
+            const placeOf = ({ group, topic }: Change) => (made?.table ?? table).place(group, topic)
+            const taken = yield* inParts(takeLargest(noted, placeOf, limit))
+            return yield* withLags(taken.map(([, place]) => place)).pipe(
+              Effect.onError(() =>
+                Effect.sync(() => {
+                  for (const [change] of taken) noted.set(keyOf(change), change)
+                })
+              )
+            )
           })
       }
     })

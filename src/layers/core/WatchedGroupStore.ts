@@ -35,13 +35,12 @@ const make = Effect.gen(function* () {
       return thenTell(change, () => (isChanged ? at : undefined))
     })
 
-  const ofGroup = (group: string) => () => ({ group, topic: undefined })
-
   const watched = GroupStore.of({
     ...store,
     modify,
-    register: (registration) => thenTell(store.register(registration), ofGroup(registration.group)),
-    remove: (group, condition) => thenTell(store.remove(group, condition), ofGroup(group))
+    // Who is registered is listed: whoever joins a group that there is changes nothing of it.
+    remove: (group, condition) =>
+      thenTell(store.remove(group, condition), () => ({ group, topic: undefined }))
   })
 
   return Context.make(GroupStore, watched).pipe(

@@ -1,8 +1,9 @@
 /** Takes the figures of the hub together: from its metrics, from Standing, and from the parts that say how they are. */
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Metric from "effect/Metric"
-import * as Option from "effect/Option"
+import * as Exit from "effect/Exit"
+import type * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
 import * as HubStats from "../../domain/HubStats.ts"
 import { Ids } from "../../services/Ids.ts"
@@ -17,7 +18,10 @@ const measureEveryMs = 5_000
 /** How long a tick waits for what has to be counted. */
 const patience = "50 millis"
 
-const totals: Readonly<Record<HubStats.TotalName, { readonly id: string }>> = {
+/** A store that has not let it be counted after so many seconds is as good as away. */
+const lateAfterSeconds = 5
+
+const totals: Readonly<Record<HubStats.TotalName, Metric.Counter<number>>> = {
   appended: metrics.appended,
   duplicates: metrics.duplicates,
   notAppended: metrics.notAppended,
@@ -36,24 +40,27 @@ const totals: Readonly<Record<HubStats.TotalName, { readonly id: string }>> = {
   connectionsClosed: metrics.connectionsClosed
 }
 
-const latencies: Readonly<Record<HubStats.LatencyName, { readonly id: string }>> = {
+const latencies: Readonly<Record<HubStats.LatencyName, Metric.Histogram<number>>> = {
   publish: metrics.publishDuration,
   append: metrics.appendWait,
   commit: metrics.commitDuration,
   delivery: metrics.storedToSent
 }
 
-const latencyIds = new Set(Object.values(latencies).map(({ id }) => id))
-
 /** Histograms of one name and several labels as one; they have the same bounds. */
-const together = (a: HubStats.Histogram | undefined, b: HubStats.Histogram): HubStats.Histogram =>
-  a === undefined
-    ? b
+const together = (all: ReadonlyArray<HubStats.Histogram>): HubStats.Histogram | undefined => {
+  const [first, ...others] = all
+  return first === undefined
+    ? undefined
     : {
-        buckets: b.buckets.map(([bound, upTo], i) => [bound, upTo + (a.buckets[i]?.[1] ?? 0)]),
-        count: a.count + b.count,
-        max: Math.max(a.max, b.max)
+        buckets: first.buckets.map(([bound, upTo], i) => [
+          bound,
+          others.reduce((sum, { buckets }) => sum + (buckets[i]?.[1] ?? 0), upTo)
+        ]),
+        count: all.reduce((sum, { count }) => sum + count, 0),
+        max: Math.max(...all.map(({ max }) => max))
       }
+}
 
 const outboxOf = (sources: ReadonlyArray<MeasuredSource>, now: number): HubStats.HubStats["outbox"] => {
   let found: { pending: number; dead: number; oldestAgeMs: number; paused: boolean } | null = null
@@ -84,7 +91,7 @@ export const hubStats: Effect.Effect<
   const vitals = yield* Vitals
   const hub = (yield* Ids).next()
   const clock = yield* Clock.Clock
-  const context = yield* Effect.context<never>()
+  const reader = yield* metrics.reader
   const startedAt = clock.currentTimeMillisUnsafe()
   /** Shared by all samplers, and asked in the background: a slow outbox holds up nothing. */
   let measured: ReadonlyArray<MeasuredSource> = []
@@ -103,38 +110,36 @@ export const hubStats: Effect.Effect<
     const { process } = vitals.parts()
     const processVitals = process === undefined ? undefined : yield* process
 
-    /** What the registry holds of all that is told, by the ids of the metrics. */
-    const readMetrics = () => {
-      const counters = new Map<string, number>()
-      const histograms = new Map<string, HubStats.Histogram>()
-      for (const { id, state, type } of Metric.snapshotUnsafe(context)) {
-        if (type === "Counter") counters.set(id, (counters.get(id) ?? 0) + Number(state.count))
-        else if (type === "Histogram" && latencyIds.has(id)) {
-          histograms.set(id, together(histograms.get(id), state))
-        }
-      }
-      return { counters, histograms }
-    }
+    const readLatencies = () => mapValues(latencies, (metric) => together(reader.histograms(metric)))
 
     let standings: StandingTotals | undefined
     let isStoreUp = true
+    /** A count that has not come to its end. Nobody asks for another one meanwhile. */
+    let counting: { readonly done: Deferred.Deferred<void>; readonly since: number } | undefined
 
-    /** Who is first waits for all to be counted: until then, what is known is told, and goes on being counted. */
-    const look = standing.totals.pipe(
-      Effect.timeoutOption(patience),
-      Effect.match({
-        onFailure: () => {
-          standings = undefined
-          isStoreUp = false
-        },
-        onSuccess: (totals) => {
-          standings = Option.getOrElse(totals, () => standings)
-          isStoreUp = true
-        }
+    const count = (done: Deferred.Deferred<void>) =>
+      Effect.gen(function* () {
+        const exit = yield* Effect.exit(standing.totals)
+        isStoreUp = Exit.isSuccess(exit)
+        standings = Exit.isSuccess(exit) ? exit.value : undefined
+        counting = undefined
+        yield* Deferred.succeed(done, undefined)
       })
-    )
 
-    let before = readMetrics().histograms
+    /** Waits a little for all to be counted: what takes longer is told by a later look, and what is known until then. */
+    const look = Effect.gen(function* () {
+      if (counting === undefined) {
+        counting = { done: Deferred.makeUnsafe(), since: metrics.secondsOf(clock) }
+        yield* Effect.forkIn(count(counting.done), scope)
+      }
+      const { done, since } = counting
+      yield* Effect.timeoutOption(Deferred.await(done), patience)
+      if (Deferred.isDoneUnsafe(done) || metrics.secondsOf(clock) - since <= lateAfterSeconds) return
+      standings = undefined
+      isStoreUp = false
+    })
+
+    let before = readLatencies()
 
     return Effect.gen(function* () {
       yield* Effect.forkIn(measure, scope)
@@ -143,9 +148,13 @@ export const hubStats: Effect.Effect<
       const parts = vitals.parts()
       const connections = parts.connections?.() ?? []
       const own = measured.find(({ name }) => name === ownSource)
-      const { counters, histograms } = readMetrics()
       const since = before
-      before = histograms
+      const now = readLatencies()
+      before = now
+      const between = (name: HubStats.LatencyName) => {
+        const upTo = now[name]
+        return upTo === undefined ? null : HubStats.between(since[name], upTo)
+      }
       const { loopDelayMs = null, rssBytes = null } = processVitals?.() ?? {}
       return {
         at,
@@ -154,11 +163,13 @@ export const hubStats: Effect.Effect<
         ready: parts.isDraining?.() !== true && isStoreUp && own?.problem === undefined,
         connections: connections.length,
         outboundBytes: connections.reduce((sum, { outboundBytes }) => sum + outboundBytes, 0),
-        totals: mapValues(totals, ({ id }) => counters.get(id) ?? 0),
-        latency: mapValues(latencies, ({ id }) => {
-          const now = histograms.get(id)
-          return now === undefined ? null : HubStats.between(since.get(id), now)
-        }),
+        totals: mapValues(totals, reader.count),
+        latency: {
+          publish: between("publish"),
+          append: between("append"),
+          commit: between("commit"),
+          delivery: between("delivery")
+        },
         outbox: outboxOf(measured, at),
         pending: standings?.pending ?? null,
         inFlight: standings?.inFlight ?? null,

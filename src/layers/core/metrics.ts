@@ -371,8 +371,25 @@ class Distributed implements Distribution {
   }
 }
 
+/** The series of a registry. */
+interface Series {
+  /** By metric and labels. */
+  readonly byKey: Map<string, Counted | Distributed>
+  /** All of one metric. */
+  readonly byId: Map<string, Array<Counted | Distributed>>
+}
+
 /** What is counted stands once for each registry and series, however many record into it. */
-const recorded = new WeakMap<Metric.MetricRegistry, Map<string, Counted | Distributed>>()
+const recorded = new WeakMap<Metric.MetricRegistry, Series>()
+
+const seriesIn = (context: Context.Context<never>): Series => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  const known = recorded.get(registry)
+  if (known !== undefined) return known
+  const made: Series = { byKey: new Map(), byId: new Map() }
+  recorded.set(registry, made)
+  return made
+}
 
 /** Nobody writes to a series from outside. */
 const unwritten = { update: () => {}, modify: () => {} }
@@ -381,10 +398,8 @@ const labelled = <State>(metric: Metric.Metric<number, State>, labels: Labels | 
   labels === undefined ? metric : Metric.withAttributes(metric, labels)
 
 const recorderIn = (context: Context.Context<never>): Recorder => {
-  const registry = Context.get(context, Metric.MetricRegistry)
   const around = JSON.stringify(Context.get(context, Metric.CurrentMetricAttributes))
-  let series = recorded.get(registry)
-  if (series === undefined) recorded.set(registry, (series = new Map()))
+  const { byId, byKey } = seriesIn(context)
 
   const seriesOf = <A extends Counted | Distributed>(
     metric: Metric.Metric<number, A["state"]>,
@@ -392,10 +407,13 @@ const recorderIn = (context: Context.Context<never>): Recorder => {
     make: () => A
   ): A => {
     const key = `${metric.id} ${around} ${JSON.stringify(labels)}`
-    const found = series.get(key)
+    const found = byKey.get(key)
     if (found !== undefined) return found as A
     const made = make()
-    series.set(key, made)
+    byKey.set(key, made)
+    const all = byId.get(metric.id)
+    if (all === undefined) byId.set(metric.id, [made])
+    else all.push(made)
     Metric.registerUnsafe(labelled(metric, labels), context, { ...unwritten, get: () => made.state })
     return made
   }
@@ -439,6 +457,26 @@ const recorderIn = (context: Context.Context<never>): Recorder => {
 
 /** Records into the registry of the surrounding program. */
 export const recorder: Effect.Effect<Recorder> = Effect.map(Effect.context<never>(), recorderIn)
+
+/** What recorders counted and timed so far. No gauge is asked: some are dear, or tell of the time since they were. */
+export interface Reader {
+  /** Over all labels. */
+  readonly count: (metric: Metric.Counter<number>) => number
+  /** One of each labels; the bounds are the same. */
+  readonly histograms: (metric: Metric.Histogram<number>) => ReadonlyArray<Metric.HistogramState>
+}
+
+/** Reads what is recorded in the registry of the surrounding program. */
+export const reader: Effect.Effect<Reader> = Effect.map(Effect.context<never>(), (context) => {
+  const { byId } = seriesIn(context)
+  const seriesOf = ({ id }: { readonly id: string }) => byId.get(id) ?? []
+  return {
+    count: (metric) =>
+      seriesOf(metric).reduce((sum, series) => sum + (series instanceof Counted ? series.count : 0), 0),
+    histograms: (metric) =>
+      seriesOf(metric).flatMap((series) => (series instanceof Distributed ? [series.state] : []))
+  }
+})
 
 /**
  * Makes every series that does not depend on the configuration, so that each begins at 0: what happens for the first time

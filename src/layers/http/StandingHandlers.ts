@@ -1,7 +1,6 @@
 /** The endpoints of StandingApi, over Standing and the Gateway. */
 import * as Effect from "effect/Effect"
 import { HttpApiBuilder } from "effect/http-api"
-import type { Claims } from "../../domain/Claims.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
 import { type ConnectionInfo, Gateway } from "../../services/Gateway.ts"
 import { Standing } from "../../services/Standing.ts"
@@ -32,6 +31,20 @@ const rankOf = (cursor: string): Rank | undefined => {
   return id === undefined ? undefined : { outboundBytes: Number(outboundBytes), behind: Number(behind), id }
 }
 
+/**
+ * A group's place shows to whoever may read the topic, in the group or not. Places come topic by topic, so each topic is
+ * asked about once, and its groups only where it does not show by itself.
+ */
+export const placesShown = (mayRead: (topic: string, group?: string) => boolean) => {
+  let last: string | undefined
+  let isShown = false
+  return (group: string, topic: string): boolean => {
+    if (topic !== last) isShown = mayRead(topic)
+    last = topic
+    return isShown || mayRead(topic, group)
+  }
+}
+
 export const standings = HttpApiBuilder.group(
   OpsApi,
   "standings",
@@ -39,10 +52,6 @@ export const standings = HttpApiBuilder.group(
     const rights = makeRights(yield* AccessControl)
     const standing = yield* Standing
     const gateway = yield* Gateway
-
-    /** A group's place shows to whoever may read the topic, in the group or not. */
-    const showPlace = (claims: Claims) => (group: string, topic: string) =>
-      rights.mayRead(claims, topic) || rights.mayRead(claims, topic, group)
 
     const slowest = () => [...gateway.connections()].sort(bySlowness)
 
@@ -52,7 +61,8 @@ export const standings = HttpApiBuilder.group(
           const claims = yield* CurrentClaims
           switch (by) {
             case "lag": {
-              const ranking = standing.behind({ limit, show: showPlace(claims) })
+              const show = placesShown((topic, group) => rights.mayRead(claims, topic, group))
+              const ranking = standing.behind({ limit, show })
               return { by, items: yield* Effect.mapError(ranking, unavailable) }
             }
             case "rate": {

@@ -9,7 +9,7 @@ import { randomBytes } from "node:crypto"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Event from "../../domain/Event.ts"
+import type * as Event from "../../domain/Event.ts"
 import { isSampled } from "../../domain/Sampling.ts"
 import {
   decodeTraceparent,

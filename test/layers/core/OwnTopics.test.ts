@@ -1,18 +1,28 @@
 /** The hub's own live topics: what is told when, and to whom. Time is the test's. */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, type Layer, Result, type Scope, Stream } from "effect"
+import { Effect, Layer, Metric, Result, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Event from "../../../src/domain/Event.ts"
 import * as Group from "../../../src/domain/Group.ts"
 import * as Settings from "../../../src/domain/Settings.ts"
 import * as Topic from "../../../src/domain/Topic.ts"
 import * as TestHub from "../../../src/hub/TestHub.ts"
+import * as GroupCommitAppender from "../../../src/layers/core/GroupCommitAppender.ts"
+import * as metrics from "../../../src/layers/core/metrics.ts"
+import * as OwnTopics from "../../../src/layers/core/OwnTopics.ts"
+import * as PartVitals from "../../../src/layers/core/PartVitals.ts"
+import * as StoreStanding from "../../../src/layers/core/StoreStanding.ts"
+import * as WatchedGroupStore from "../../../src/layers/core/WatchedGroupStore.ts"
 import type { From } from "../../../src/protocol/Messages.ts"
+import { Appender } from "../../../src/services/Appender.ts"
 import { EventBus } from "../../../src/services/EventBus.ts"
 import { EventStore } from "../../../src/services/EventStore.ts"
 import { GroupStore } from "../../../src/services/GroupStore.ts"
 import { LiveFeed } from "../../../src/services/LiveFeed.ts"
 import { Vitals } from "../../../src/services/Vitals.ts"
+import { records } from "../../../src/testing/eventStore.ts"
+import * as TestStores from "./TestStores.ts"
+import { Trouble } from "./TestStores.ts"
 
 /** A subscriber that remembers what it took, and can be told to take nothing. */
 const follow = (
@@ -65,6 +75,26 @@ const test = (
   title: string,
   run: Effect.Effect<void, unknown, Layer.Success<ReturnType<typeof TestHub.layer>> | Scope.Scope>
 ) => it.effect(title, () => Effect.provide(run, TestHub.layer()))
+
+/** Over stores that are late, or away. There is no log to follow. */
+const troubledHub = OwnTopics.layer().pipe(
+  Layer.provideMerge(StoreStanding.layer()),
+  Layer.provideMerge(GroupCommitAppender.layer()),
+  Layer.provideMerge(WatchedGroupStore.layer),
+  Layer.provideMerge(
+    Layer.succeed(LiveFeed, { history: Effect.die("no log"), subscribe: () => Effect.die("no log") })
+  ),
+  Layer.provideMerge(PartVitals.layer),
+  Layer.provideMerge(TestStores.layer())
+)
+
+const troubled = (
+  title: string,
+  run: Effect.Effect<void, unknown, Layer.Success<typeof troubledHub> | Scope.Scope>
+) => it.effect(title, () => Effect.provide(run, troubledHub))
+
+const append = (topic: string, count: number, from?: number) =>
+  Appender.use(({ append }) => append(records(topic, count, from)))
 
 /** Whatever goes on by itself comes to its end, for this moment. */
 const settle = Effect.repeat(Effect.yieldNow, { times: 500 })
@@ -330,5 +360,183 @@ describe("a subscriber", () => {
       const [first] = yield* Stream.runCollect(Stream.take(subscribe({ pattern: "$hub.stats" }), 1))
       expect(first).toMatchObject({ _tag: "Received", event: { topic: "$hub.stats" } })
     })
+  )
+})
+
+describe("while the store is late or away", () => {
+  const unknown = { pending: null, inFlight: null, topics: null, groups: null }
+  const known = { pending: 3, inFlight: 0, topics: 1, groups: 1 }
+
+  const scene = Effect.gen(function* () {
+    yield* register("g", "**")
+    yield* append("a", 3)
+    const { taken } = yield* follow("$hub.stats")
+    yield* settle
+    return { last: () => taken.at(-1)?.payload, trouble: yield* Trouble }
+  })
+
+  troubled(
+    "$hub.stats knows no sums before they are counted, and is not ready when that takes long",
+    Effect.gen(function* () {
+      const late = (operation: string) => [operation === "GroupStore.list" ? 10_000 : 0, 0] as const
+      yield* Trouble.use(({ setPace }) => Effect.sync(() => setPace(late)))
+      const { last, trouble } = yield* scene
+      for (let n = 0; n < 3; n++) yield* tick
+      expect(last()).toMatchObject({ ready: true, ...unknown })
+      for (let n = 0; n < 5; n++) yield* tick
+      expect(last()).toMatchObject({ ready: false, ...unknown })
+      // It was asked once, by all these ticks.
+      expect(trouble.count("GroupStore.list")).toBe(1)
+      trouble.setPace(() => [0, 0])
+      for (let n = 0; n < 4; n++) yield* tick
+      expect(last()).toMatchObject({ ready: true, ...known })
+    })
+  )
+
+  troubled(
+    "$hub.stats tells what it knew for some seconds, and then neither that nor that it is ready",
+    Effect.gen(function* () {
+      const { last, trouble } = yield* scene
+      yield* tick
+      expect(last()).toMatchObject({ ready: true, ...known })
+      trouble.next("GroupStore.list", "hang")
+      for (let n = 0; n < 4; n++) yield* tick
+      expect(last()).toMatchObject({ ready: true, ...known })
+      for (let n = 0; n < 5; n++) yield* tick
+      expect(last()).toMatchObject({ ready: false, ...unknown })
+    })
+  )
+
+  troubled(
+    "$hub.stats is not ready while it fails",
+    Effect.gen(function* () {
+      const { last, trouble } = yield* scene
+      trouble.setOutage("GroupStore")
+      for (let n = 0; n < 2; n++) yield* tick
+      expect(last()).toMatchObject({ ready: false, ...unknown })
+      trouble.setOutage(undefined)
+      for (let n = 0; n < 2; n++) yield* tick
+      expect(last()).toMatchObject({ ready: true, ...known })
+    })
+  )
+
+  troubled(
+    "$hub.stats waits for nothing of topics and groups, which are not asked for again meanwhile",
+    Effect.gen(function* () {
+      const { taken } = yield* follow("$hub.**")
+      const trouble = yield* Trouble
+      yield* tick
+      const before = taken.length
+      trouble.next("EventStore.head", "hang")
+      yield* append("a", 1)
+      for (let n = 0; n < 5; n++) {
+        yield* tick
+        yield* append("a", 1, n + 2)
+      }
+      expect(taken.slice(before).map(({ topic }) => topic)).toEqual(Array(5).fill("$hub.stats"))
+      expect(trouble.count("EventStore.head")).toBe(1)
+    })
+  )
+
+  troubled(
+    "nothing is lost of what is committed while it is looked up",
+    Effect.gen(function* () {
+      const { taken } = yield* follow("$hub.topic.**")
+      const trouble = yield* Trouble
+      const appender = yield* Appender
+      yield* settle
+      trouble.next("EventStore.head", (_args, run) =>
+        Effect.tap(run, () => appender.append(records("a", 1, 2)))
+      )
+      yield* append("a", 1)
+      yield* tick
+      expect(taken.map(({ payload }) => payload)).toMatchObject([{ topic: "a", head: 1 }])
+      yield* tick
+      expect(taken.map(({ payload }) => payload)).toMatchObject([{ head: 1 }, { topic: "a", head: 2 }])
+    })
+  )
+
+  troubled(
+    "it holds up nobody who comes when those it was asked for have left",
+    Effect.gen(function* () {
+      const trouble = yield* Trouble
+      trouble.next("EventStore.head", "hang")
+      const left = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { taken } = yield* follow("$hub.topic.**")
+          yield* append("a", 1)
+          yield* tick
+          return taken
+        })
+      )
+      expect(trouble.count("EventStore.head")).toBe(1)
+      yield* tick
+      const { taken } = yield* follow("$hub.topic.**")
+      yield* append("b", 1)
+      yield* tick
+      expect(left).toEqual([])
+      expect(taken.map(({ payload }) => payload)).toMatchObject([{ topic: "b", head: 1 }])
+    })
+  )
+
+  troubled(
+    "what could not be looked up comes with a later tick",
+    Effect.gen(function* () {
+      const { taken } = yield* follow("$hub.topic.**")
+      const trouble = yield* Trouble
+      yield* settle
+      trouble.next("EventStore.head", "fail")
+      yield* append("a", 2)
+      yield* tick
+      expect(taken).toEqual([])
+      yield* tick
+      expect(taken.map(({ payload }) => payload)).toMatchObject([{ topic: "a", head: 2 }])
+    })
+  )
+})
+
+describe("a tick", () => {
+  test(
+    "of many topics for many patterns is handed out in parts, in order",
+    Effect.gen(function* () {
+      const patterns = Array.from({ length: 40 }, (_, n) => `$hub.topic.${n % 2 === 0 ? "t" : "*"}.n${n}.**`)
+      for (const pattern of patterns) yield* follow(pattern)
+      const { state, taken } = yield* follow("$hub.topic.t.*")
+      yield* EventBus.use(({ publish }) =>
+        publish(Array.from({ length: 500 }, (_, n) => ({ topic: `t.${n}`, id: "1", payload: 1 })))
+      )
+      yield* tick
+      expect(taken.map(({ topic }) => topic)).toEqual(
+        Array.from({ length: 500 }, (_, n) => `$hub.topic.t.${n}`)
+      )
+      expect(state.offers).toBeGreaterThan(5)
+    })
+  )
+
+  it.effect("reads what is counted and timed, under all labels, and asks no gauge", () =>
+    Effect.gen(function* () {
+      const recorder = yield* metrics.recorder
+      let asked = 0
+      yield* recorder.gauge(metrics.ready, () => ++asked)
+      recorder.add(metrics.errorsSent, 2, { code: "forbidden" })
+      const { taken } = yield* follow("$hub.stats")
+      yield* tick
+      recorder.add(metrics.errorsSent, 3, { code: "bad_request" })
+      recorder.observe(metrics.storedToSent, 0.04, { path: "live" })
+      recorder.observe(metrics.storedToSent, 20, { path: "group" })
+      yield* tick
+      yield* tick
+      const payloads = taken.map(({ payload }) => payload)
+      expect(payloads.at(-2)).toMatchObject({
+        totals: { errors: 5 },
+        latency: { delivery: { max: 20 }, publish: null }
+      })
+      expect(payloads.at(-1)).toMatchObject({ totals: { errors: 5 }, latency: { delivery: null } })
+      expect(asked).toBe(0)
+    }).pipe(
+      Effect.provide(TestHub.layer()),
+      Effect.provideService(Metric.MetricRegistry, new Map()),
+      Effect.scoped
+    )
   )
 })

@@ -1,6 +1,6 @@
 /** When Standing asks the stores, what it does when they fail, and what it hears of other hubs. */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Layer, Logger, PubSub, type Scope, Stream } from "effect"
+import { Effect, Fiber, Layer, Logger, PubSub, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Group from "../../../src/domain/Group.ts"
 import * as Settings from "../../../src/domain/Settings.ts"
@@ -140,7 +140,104 @@ describe("the stores are asked", () => {
     }))
 })
 
+describe("a group that somebody joins", () => {
+  test("is not read anew, and none of its places changed", (scene) =>
+    Effect.gen(function* () {
+      const { append, register, standing, trouble } = scene
+      yield* register("g", "**")
+      yield* append("a", 5)
+      const watch = yield* standing.watch
+      const before = trouble.count("GroupStore.topicsOf")
+      yield* register("g", "**")
+      yield* TestClock.adjust("1 second")
+      expect(yield* watch.take(9)).toEqual([])
+      expect(trouble.count("GroupStore.topicsOf")).toBe(before)
+    }))
+
+  test("for other topics, or that went and came again, is read", (scene) =>
+    Effect.gen(function* () {
+      const { append, groups, register } = scene
+      yield* register("g", "a")
+      yield* append("a", 5)
+      yield* append("b", 3)
+      expect(yield* pendingOf(scene)).toBe(5)
+      yield* register("g", "b")
+      yield* groups.modify({ group: "g", topic: "b" }, at(1))
+      yield* TestClock.adjust("1 second")
+      expect(yield* pendingOf(scene)).toBe(7)
+      yield* groups.remove("g")
+      yield* register("g", "b")
+      yield* TestClock.adjust("1 second")
+      expect(yield* pendingOf(scene)).toBe(3)
+    }))
+})
+
+describe("a store that is slow", () => {
+  test(
+    "is asked once more for all who come meanwhile, and what they get is none of before",
+    (scene) =>
+      Effect.gen(function* () {
+        const { append, register, trouble } = scene
+        yield* register("g", "**")
+        yield* append("a", 1)
+        expect(yield* pendingOf(scene)).toBe(1)
+        const before = trouble.count("GroupStore.list")
+        trouble.setPace((operation) => (operation === "GroupStore.list" ? [60_000, 0] : [0, 0]))
+        const first = yield* Effect.forkChild(pendingOf(scene), { startImmediately: true })
+        yield* TestClock.adjust("1 second")
+        yield* append("a", 1, 2)
+        const later: Array<Fiber.Fiber<number | undefined, unknown>> = []
+        for (let n = 0; n < 20; n++) {
+          later.push(yield* Effect.forkChild(pendingOf(scene), { startImmediately: true }))
+          yield* TestClock.adjust("1 second")
+        }
+        yield* TestClock.adjust("10 minutes")
+        yield* Fiber.join(first)
+        for (const fiber of later) expect(yield* Fiber.join(fiber)).toBe(2)
+        expect(trouble.count("GroupStore.list")).toBe(before + 2)
+      }),
+    { refreshMs: 0 }
+  )
+
+  test(
+    "loses nothing of what changes while the ages of what changed before are looked up",
+    (scene) =>
+      Effect.gen(function* () {
+        const { append, register, standing, trouble } = scene
+        yield* register("g", "**")
+        const watch = yield* standing.watch
+        yield* append("a", 1)
+        trouble.next("EventStore.read", (_args, run) =>
+          Effect.andThen(Effect.andThen(append("a", 1, 2), standing.totals), run)
+        )
+        expect(yield* watch.take(9)).toMatchObject([{ topic: "a", pending: 1 }])
+        expect(yield* watch.take(9)).toMatchObject([{ topic: "a", pending: 2 }])
+        expect(yield* watch.take(9)).toEqual([])
+      }),
+    { refreshMs: 0 }
+  )
+})
+
 describe("a store that fails", () => {
+  test("when ages are looked up makes them come with the next, by what they changed since then", (scene) =>
+    Effect.gen(function* () {
+      const { append, groups, register, standing, trouble } = scene
+      yield* register("g", "**")
+      yield* append("a", 1)
+      yield* append("b", 9)
+      const watch = yield* standing.watch
+      yield* append("a", 3, 2)
+      yield* append("b", 1, 10)
+      yield* TestClock.adjust("1 second")
+      trouble.next("EventStore.read", "fail")
+      yield* Effect.flip(watch.take(1))
+      yield* groups.modify({ group: "g", topic: "b" }, at(1))
+      yield* TestClock.adjust("1 second")
+      // By 3 since it was told, and the other one is where it was.
+      expect(yield* watch.take(1)).toMatchObject([{ topic: "a", pending: 4 }])
+      expect(yield* watch.take(9)).toMatchObject([{ topic: "b", pending: 9 }])
+    }))
+
   test("is told, and nothing is lost of what changed", (scene) =>
     Effect.gen(function* () {
       const { append, groups, register, standing, trouble } = scene
@@ -185,6 +282,25 @@ describe("a store that fails", () => {
       yield* Effect.flip(watch.take(9))
       expect(yield* watch.take(9)).toMatchObject([{ group: "g", topic: "a", pending: 1 }])
       expect(yield* pendingOf(scene)).toBe(1)
+    }))
+})
+
+describe("a store that fails while groups are read", () => {
+  test("leaves no change untold of those that were read", (scene) =>
+    Effect.gen(function* () {
+      const { append, groups, register, standing, trouble } = scene
+      for (const group of ["g", "h"]) yield* register(group, "**")
+      yield* append("a", 9)
+      const watch = yield* standing.watch
+      for (const group of ["g", "h"]) {
+        yield* groups.remove(group)
+        yield* register(group, "**")
+      }
+      yield* groups.modify({ group: "g", topic: "a" }, at(5))
+      yield* TestClock.adjust("1 second")
+      trouble.next("GroupStore.topicsOf", (_args, run) => run, "fail")
+      yield* Effect.flip(watch.take(9))
+      expect(yield* watch.take(9)).toContainEqual(expect.objectContaining({ group: "g", pending: 4 }))
     }))
 })
 

@@ -1,5 +1,6 @@
 /** Who is behind, which topics grow, which connections are slow: asked for by HTTP, of a hub in a process of its own. */
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest"
+import { placesShown } from "../../../src/layers/http/StandingHandlers.ts"
 import { type HubProcess, startHub } from "../../support/HubProcess.ts"
 import { RawClient } from "../../support/RawClient.ts"
 import { everything } from "../../support/tokens.ts"
@@ -79,6 +80,29 @@ describe("/top by lag", () => {
     expect(groups).toMatchObject([
       { group: "first", patterns: ["a.**"], pending: null, inFlight: null, topicsBehind: null },
       { group: "second", pending: 1 }
+    ])
+  })
+})
+
+describe("the places that show", () => {
+  it("are asked about by their topic once, and by their groups where it does not show by itself", () => {
+    const asked: Array<string> = []
+    const show = placesShown((topic, group) => {
+      asked.push(group === undefined ? topic : `${group} ${topic}`)
+      return topic === "open" || group === "g"
+    })
+    const places = ["open", "closed", "other"].flatMap((topic) => ["g", "h", "i"].map((g) => [g, topic]))
+    expect(places.filter(([group, topic]) => show(group!, topic!))).toEqual([
+      ["g", "open"],
+      ["h", "open"],
+      ["i", "open"],
+      ["g", "closed"],
+      ["g", "other"]
+    ])
+    expect(asked).toEqual([
+      "open",
+      ...["closed", "g closed", "h closed", "i closed"],
+      ...["other", "g other", "h other", "i other"]
     ])
   })
 })
