@@ -1,7 +1,8 @@
 /**
  * `event-hub export`: events of a running hub as a file.
  *
- * What comes is checked line by line as an import would: a file that is not whole is not left under its name.
+ * What comes is checked line by line: that what the last line counts is there, as it was sent. A file that is not whole
+ * is not left under its name.
  */
 import { createHash } from "node:crypto"
 import { once } from "node:events"
@@ -31,17 +32,42 @@ import {
 /** No hub takes a longer payload, so no line of an export is as long. */
 const maxLineBytes = 64 * 1024 * 1024
 
+type Json = Readonly<Record<string, unknown>>
+
+const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null
+
+const objectOf = (line: Uint8Array): Json => {
+  try {
+    const value: unknown = JSON.parse(new TextDecoder().decode(line))
+    return isObject(value) ? value : {}
+  } catch {
+    // Whatever it is, its checksum will differ.
+    return {}
+  }
+}
+
 /** Reads what passes, and knows in the end whether it was all. */
 const makeCheck = () => {
   const hash = createHash("sha256")
   const found = { events: 0, latest: 0, topics: 0 }
   let lines = 0
   let last: Uint8Array | undefined
+  let lastTopic: unknown
+  const take = (line: Uint8Array): void => {
+    hash.update(line)
+    const value = objectOf(line)
+    const isLatest = isObject(value["latest"])
+    const { topic } = isObject(value["latest"]) ? value["latest"] : value
+    if (isLatest) found.latest++
+    else found.events++
+    if (topic !== lastTopic) found.topics++
+    lastTopic = topic
+  }
   const count = (line: Uint8Array): void => {
     lines++
     if (lines === 1) return
-    // The line before the newest is not the last one: its bytes count.
-    if (last !== undefined) hash.update(last)
+    // The line before the newest is not the last one.
+    if (last !== undefined) take(last)
     last = line.slice()
   }
   const splitter = makeLineSplitter(maxLineBytes, {
@@ -57,17 +83,8 @@ const makeCheck = () => {
     /** Why it is not whole; nothing when it is. */
     end: (): { readonly missing: string | undefined; readonly said: Archive.Trailer | undefined } => {
       splitter.end()
-      let said: Archive.Trailer | undefined
-      try {
-        const line = JSON.parse(new TextDecoder().decode(last)) as Archive.Trailer & {
-          readonly end?: unknown
-        }
-        if (line.end === true) said = line
-      } catch {
-        // It is no last line.
-      }
-      const sha256 = hash.digest("hex")
-      return { said, missing: Archive.missingOf(said, { ...found, ...said, sha256 }) }
+      const said = last === undefined ? undefined : Archive.trailerOf(new TextDecoder().decode(last))
+      return { said, missing: Archive.missingOf(said, { ...found, sha256: hash.digest("hex") }) }
     }
   }
 }
@@ -112,24 +129,49 @@ const run = async (options: ExportOptions, signal: AbortSignal): Promise<string>
   const answer = await ask(remote, { path: "/export", query: { topic, from, to }, headers }, signal)
   const check = makeCheck()
   const isPacked = answer.headers["content-encoding"] === "gzip"
-  const unpack = createGunzip().on("data", check.push)
   let bytes = 0
+  /** Why the compressed bytes cannot be looked at any further. It comes whenever it comes. */
+  let unreadable: CannotDo | undefined
+  const unpack = createGunzip()
+    .on("data", (piece: Buffer) => {
+      try {
+        if (unreadable === undefined) check.push(piece)
+      } catch (error) {
+        unpack.destroy(error as Error)
+      }
+    })
+    .on("error", (error) => {
+      unreadable ??=
+        error instanceof CannotDo
+          ? error
+          : new CannotDo({ reason: `the export cannot be unpacked: ${error.message}` })
+    })
+
+  /** Waits for something of the unpacking, which may fail before, meanwhile, or never. */
+  const unpacking = async (event: "drain" | "end"): Promise<void> => {
+    if (unreadable === undefined) await once(unpack, event).catch(() => {})
+    if (unreadable !== undefined) throw unreadable
+  }
 
   /** Looks at what goes by, no faster than it goes. */
   const watched = async function* (chunks: AsyncIterable<Buffer>) {
     for await (const chunk of chunks) {
       bytes += chunk.length
       if (!isPacked) check.push(chunk)
-      else if (!unpack.write(chunk)) await once(unpack, "drain")
+      else if (unreadable !== undefined) throw unreadable
+      else if (!unpack.write(chunk)) await unpacking("drain")
       progress.set(check.count(), total, amount(check.count(), bytes, begin))
       yield chunk
     }
-    if (isPacked) await once(unpack.end(), "end")
+    if (!isPacked) return
+    unpack.end()
+    await unpacking("end")
   }
   try {
     const out = output === "-" ? process.stdout : createWriteStream(`${output}.part`)
     await pipeline(answer, watched, out, { end: output !== "-" })
   } catch (error) {
+    if (error instanceof CannotDo) throw error
     if (!answer.complete) throw new CannotDo({ reason: "the connection ended before the export did" })
     throw error
   } finally {

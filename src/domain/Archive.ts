@@ -3,8 +3,9 @@
  *
  * JSON objects in UTF-8, one a line (https://github.com/ndjson/ndjson-spec). The first says what the file is, the last how
  * much is in it, with a checksum of what stands between both, which therefore is the same whenever the same events are
- * exported: a file without that line was cut off. Between them stand the events, as the API shows them: topics in the order of their names, events in the order of their seqs. Where events
- * were trimmed, the last ones of their keys are kept, and stand behind the first event that follows.
+ * exported: a file without that line was cut off. Between them stand the events, as the API shows them: topics in the
+ * order of their names, events in the order of their seqs. Where events were trimmed, the last ones of their keys are
+ * kept, and stand behind the first event that follows.
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -111,6 +112,18 @@ export const parseCursor = (text: string): Result.Result<Cursor, InvalidSelectio
     : Result.succeed({ seq, topic })
 }
 
+/** A cursor that a page of this selection may have given. */
+export const parseCursorOf = (
+  { pattern }: Selection,
+  text: string
+): Result.Result<Cursor, InvalidSelection> =>
+  Result.flatMap(parseCursor(text), (cursor) => {
+    const topic = Topic.parseTopic(cursor.topic)
+    if (Result.isSuccess(topic) && Topic.matches(pattern, topic.success)) return Result.succeed(cursor)
+    const reason = `'${cursor.topic}' is no topic of '${pattern.name}': ask with the 'topic' of the page before`
+    return Result.fail(new InvalidSelection({ field: "after", reason }))
+  })
+
 // --- lines, written ------------------------------------------------------------------------------------------
 
 export interface Header {
@@ -194,6 +207,12 @@ export const headerProblem = (text: string): string | undefined => {
   return undefined
 }
 
+/** The life of the store that the file comes from, as its first line says. */
+export const historyOf = (text: string): string | undefined => {
+  const history = parseJson(text)?.["history"]
+  return typeof history === "string" ? history : undefined
+}
+
 const texts = ["type", "key", "caused_by", "sid"] as const
 
 const isTexts = (value: unknown): value is ReadonlyArray<string> =>
@@ -248,15 +267,26 @@ const recordOf = (value: Json, limits: Event.EventLimits): Result.Result<Event.S
   return Result.succeed({ ...encoded.success, seq, storedAt })
 }
 
+const trailerIn = ({ events, latest, sha256, topics }: Json): Trailer | undefined =>
+  isCount(events) && isCount(latest) && isCount(topics) && typeof sha256 === "string"
+    ? { events, latest, topics, sha256 }
+    : undefined
+
+/** What the last line says; nothing when the line is another one. */
+export const trailerOf = (text: string): Trailer | undefined => {
+  const value = parseJson(text)
+  return value?.["end"] === true ? trailerIn(value) : undefined
+}
+
 /** One line behind the first. */
 export const parseLine = (text: string, limits: Event.EventLimits): Result.Result<Line, string> => {
   const value = parseJson(text)
   if (value === undefined) return Result.fail("it is no JSON object")
   const { end, latest } = value
   if (end === true) {
-    const { events, latest: latestCount, sha256, topics } = value
-    return isCount(events) && isCount(latestCount) && isCount(topics) && typeof sha256 === "string"
-      ? Result.succeed({ _tag: "Trailer", trailer: { events, latest: latestCount, topics, sha256 } })
+    const trailer = trailerIn(value)
+    return trailer !== undefined
+      ? Result.succeed({ _tag: "Trailer", trailer })
       : Result.fail("the last line must hold 'events', 'latest', 'topics' and 'sha256'")
   }
   if (latest === undefined) {

@@ -637,6 +637,31 @@ export const eventStoreSuite = <E>(
           ])
           expect(yield* store.head("nothing")).toBeUndefined()
         }))
+
+      test("brings no key back that was deleted later, whether it was asked for before or not", (store) =>
+        Effect.gen(function* () {
+          yield* advance(500)
+          const [gone, put, other] = [
+            record("a", "e1", null, { key: "gone" }),
+            record("a", "e2", null, { key: "again" }),
+            record("a", "e3", 3, { key: "again" })
+          ]
+          const first = { ...gone!, storedAt: 100 }
+          yield* store.restore({ topic: "a", firstSeq: 41, events: [first] })
+          yield* store.append([put!, other!, record("a", "e4", null, { key: "later" })])
+          const values = ["gone", "again", "later", "kept"].map((key, i) => value(key, 31 + i, key))
+          const latest = Effect.map(store.latestByKey({ topic: "a", limit: 10 }), ({ items }) =>
+            items.map(({ key, seq }) => [key, seq])
+          )
+          const expected = [
+            ["again", 43],
+            ["kept", 34]
+          ]
+          yield* store.restoreLatest({ topic: "a", records: values })
+          expect(yield* latest).toEqual(expected)
+          yield* store.restoreLatest({ topic: "a", records: values })
+          expect(yield* latest).toEqual(expected)
+        }))
     })
   })
 }

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
-import { gunzipSync } from "node:zlib"
+import { gunzipSync, gzipSync } from "node:zlib"
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest"
 import { type HubProcess, startHub } from "../support/HubProcess.ts"
 import { runCli } from "../support/runCli.ts"
@@ -75,10 +75,14 @@ describe("export", () => {
   })
 
   /** A hub whose answers end too early, or are not what they say. */
-  const falseHub = async (body: string, ending: "end" | "destroy"): Promise<string> => {
+  const falseHub = async (
+    body: string | Uint8Array,
+    ending: "end" | "destroy",
+    headers: Readonly<Record<string, string>> = {}
+  ): Promise<string> => {
     const server = createServer((request, response) => {
       if (request.url?.startsWith("/topics") === true) return response.end('{"topics":[],"next":null}')
-      response.writeHead(200, { "content-type": "application/x-ndjson" })
+      response.writeHead(200, { "content-type": "application/x-ndjson", ...headers })
       return response.write(body, () => (ending === "end" ? response.end() : response.destroy()))
     })
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
@@ -104,6 +108,18 @@ describe("export", () => {
       (text: string) => text.replace('"i":7}', '"i":8}'),
       "end",
       /is not whole: its checksum differs/
+    ],
+    [
+      "counts more than there is",
+      (text: string) => text.replace('"events":100', '"events":101'),
+      "end",
+      /is not whole: its last line counts 101 events, and there are 100/
+    ],
+    [
+      "counts topics that are not there",
+      (text: string) => text.replace('"topics":2', '"topics":3'),
+      "end",
+      /is not whole: its last line counts 3 topics, and there are 2/
     ]
   ] as const)("that %s is not left under its name", async (_, change, ending, message) => {
     const { stdout } = await runCli(["export", "--topic", "cli.*", "-s"], env)
@@ -115,6 +131,31 @@ describe("export", () => {
     expect(readdirSync(directory)).toEqual(["old"])
     expect(readFileSync(join(directory, "old"), "utf8")).toBe("what was there before")
   })
+
+  it.each([
+    ["damaged", () => gzipSync("x".repeat(1_000)).fill(0xff, 12, 20), /the export cannot be unpacked: /],
+    [
+      "torn",
+      () => gzipSync("x".repeat(1_000)).subarray(0, 25),
+      /the export cannot be unpacked: unexpected end/
+    ],
+    [
+      "of one endless line",
+      () => gzipSync(Buffer.alloc(66 * 1024 * 1024, "x")),
+      /a line of the export is too long/
+    ]
+  ] as const)(
+    "whose compressed bytes are %s fails in one line, and leaves no file",
+    async (_, body, message) => {
+      const url = await falseHub(body(), "end", { "content-encoding": "gzip" })
+      const directory = temporaryDirectory()
+      const args = ["export", "--gzip", "-s", "-o", join(directory, "x")]
+      const run = await runCli(args, { ...env, HUB_OPS_URL: url })
+      expect(run).toEqual({ code: 1, stdout: "", stderr: expect.stringMatching(message) as string })
+      expect(run.stderr).toMatch(/^event-hub: .*\n$/)
+      expect(readdirSync(directory)).toEqual([])
+    }
+  )
 })
 
 describe("import", () => {

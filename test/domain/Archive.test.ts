@@ -71,7 +71,15 @@ describe("a line", () => {
   it("at the end gives back what it says", () => {
     const trailer = { events: 3, latest: 1, topics: 2, sha256: "ab" }
     expect(parse(Archive.trailerLine(trailer))).toEqual(Result.succeed({ _tag: "Trailer", trailer }))
+    expect(Archive.trailerOf(Archive.trailerLine(trailer))).toEqual(trailer)
   })
+
+  it.each(["", "{", "null", "{}", '{"end":true}', '{"events":1,"latest":0,"topics":1,"sha256":""}'])(
+    "%j is not the last one",
+    (text) => {
+      expect(Archive.trailerOf(text)).toBeUndefined()
+    }
+  )
 
   it("of anything else is refused with a reason, and never throws", () => {
     fc.assert(
@@ -125,6 +133,7 @@ describe("the first line", () => {
   const header = { history: "h", exportedAt: 1_700_000_000_000, selection }
 
   it("is understood", () => {
+    expect(Archive.historyOf(Archive.headerLine(header))).toBe("h")
     expect(Archive.headerProblem(Archive.headerLine(header))).toBeUndefined()
     expect(JSON.parse(Archive.headerLine(header))).toEqual({
       format: "event-hub/export",
@@ -146,6 +155,7 @@ describe("the first line", () => {
     ['{"format":"event-hub/export","version":"1"}', /has version "1"/]
   ])("%s is not", (line, problem) => {
     expect(Archive.headerProblem(line)).toMatch(problem)
+    expect(Archive.historyOf(line)).toBeUndefined()
   })
 
   it("names the file by the topic and the time", () => {
@@ -214,6 +224,15 @@ describe("a cursor", () => {
 
   it.each(["", ":", "a", "1:", ":a", "x:a", "1:a..b", "-1:a"])("%j is none", (text) => {
     expect(Result.isFailure(Archive.parseCursor(text))).toBe(true)
+  })
+
+  it("belongs to a selection that has its topic", () => {
+    const parse = (pattern: string, text: string) =>
+      Archive.parseCursorOf(Result.getOrThrow(Archive.parseSelection({ topic: pattern })), text)
+    expect(parse("a.*", "7:a.b")).toEqual(Result.succeed({ topic: "a.b", seq: 7 }))
+    for (const text of ["7:b", "7:a.b.c", "7:$dead.g.a", "x"]) {
+      expect(Result.getOrThrow(Result.flip(parse("a.*", text))).field).toBe("after")
+    }
   })
 })
 

@@ -264,13 +264,15 @@ const make = Effect.fnUntraced(function* (settings: Settings.AppenderSettings = 
             )
           }),
     restore: (topic) =>
+      // What was stored is told: who interrupts this waits for both.
       store.restore(topic).pipe(
         Effect.tap(() =>
           Effect.sync(() =>
             grown.tell([{ topic: topic.topic, head: topic.firstSeq + topic.events.length - 1 }])
           )
         ),
-        Effect.tapErrorTag("StoreUnavailable", () => Effect.sync(() => doubt([topic])))
+        Effect.tapErrorTag("StoreUnavailable", () => Effect.sync(() => doubt([topic]))),
+        Effect.uninterruptible
       ),
     queued: () => queue.length,
     onCommitted: committed.add,

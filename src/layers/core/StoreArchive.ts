@@ -13,21 +13,25 @@ import { readPage } from "./archivePage.ts"
 export interface Options {
   readonly limits: Settings.Limits
   readonly archive: Settings.ArchiveSettings
+  /** Of the appender that it is given. */
+  readonly appender: Pick<Settings.AppenderSettings, "maxQueuedEvents">
 }
 
-const make = Effect.fnUntraced(function* ({ archive, limits }: Options) {
+const make = Effect.fnUntraced(function* (options: Options) {
+  const { archive, limits } = options
   const store = yield* EventStore
   const appender = yield* Appender
   const checksum = yield* Checksum
   return Archive.of({
     page: (page) => readPage(store, page),
     export: makeExport(store, checksum),
-    import: makeImport({ store, appender, checksum }, limits, archive)
+    import: makeImport({ store, appender, checksum }, limits, archive, options.appender)
   })
 })
 
 export const layer = ({
+  appender = Settings.appender,
   archive = Settings.archive,
   limits = Settings.limits
 }: Partial<Options> = {}): Layer.Layer<Archive, never, Appender | Checksum | EventStore> =>
-  Layer.effect(Archive, make({ archive, limits }))
+  Layer.effect(Archive, make({ appender, archive, limits }))

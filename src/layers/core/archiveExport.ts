@@ -102,7 +102,15 @@ export const makeExport = (store: EventStore["Service"], checksum: Checksum["Ser
             const isTrimmed = lines !== undefined && lines.first > after + 1
             // What was trimmed is made up for behind the first event that is there.
             if (isTrimmed) lines = yield* store.readLines({ ...range, limit: 1 })
-            if (lines === undefined || lines.first > to) return
+            if (lines === undefined) {
+              // Nothing is there, unless it was trimmed between the looks: then there is more behind the floor.
+              const now = yield* store.head(topic)
+              if (now === undefined || now.floor <= after) return
+              yield* Effect.yieldNow
+              continue
+            }
+            // A topic that is wanted to its end goes on behind what was trimmed, however far that reached.
+            if (lines.first > to && (!isTrimmed || selection.to !== undefined)) return
             if (isFirst) count.topics++
             isFirst = false
             count.events += lines.count

@@ -4,6 +4,8 @@
  * The first events of an absent topic restore it; what follows is appended with the times it had. Which of both is due,
  * and whether a restore goes on that was interrupted, is seen from the log: from where it goes on, the last event of
  * the topic is the one that stands before in the file. Nothing else is remembered, so the same file may be sent again.
+ * Only ids that were trimmed since are known no more: a file of this very store is told by its history, and what lies
+ * before the floor was there.
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -12,7 +14,7 @@ import * as Stream from "effect/Stream"
 import * as Archive from "../../domain/Archive.ts"
 import type { EventRecord, StoredRecord } from "../../domain/Event.ts"
 import { makeLineSplitter } from "../../domain/Lines.ts"
-import type { ArchiveSettings, Limits } from "../../domain/Settings.ts"
+import type { AppenderSettings, ArchiveSettings, Limits } from "../../domain/Settings.ts"
 import type { Appender } from "../../services/Appender.ts"
 import { type BadLine, type ImportReport, NotAnExport } from "../../services/Archive.ts"
 import type { Checksum } from "../../services/Checksum.ts"
@@ -47,6 +49,10 @@ interface Place {
   /** And nothing stands behind it: what follows in the file follows here. */
   readonly isHead: boolean
   readonly floor: number
+  /** Up to here every event of the file has the seq that it has there. */
+  readonly keptTo: number
+  /** This import has restored the topic: what it adds keeps its time, also behind a hole in the file. */
+  readonly isRestored: boolean
 }
 
 /** What the log is to an import; a dry run has one that changes nothing. */
@@ -173,9 +179,12 @@ export const makeImport = (
     readonly checksum: Checksum["Service"]
   },
   limits: Limits,
-  settings: ArchiveSettings
+  settings: ArchiveSettings,
+  { maxQueuedEvents }: Pick<AppenderSettings, "maxQueuedEvents">
 ) => {
   const { appender, checksum, store } = services
+  /** More at once would never find room. */
+  const most = Math.min(batch.events, maxQueuedEvents)
 
   return <E>(options: ImportOptions<E>): Effect.Effect<ImportReport, NotAnExport | StoreUnavailable> =>
     Effect.gen(function* () {
@@ -188,6 +197,11 @@ export const makeImport = (
       const sum = checksum.sha256()
       const decoder = new TextDecoder("utf-8", { fatal: true })
       const places = new Map<string, Place>()
+      const ownHistory = yield* patiently(store.history)
+      /** The file was made of this very store. */
+      let isOwn = false
+      /** Lines of which nobody knows what they were. */
+      let unread = 0
       let said: Archive.Trailer | undefined
       let notAnExport: string | undefined
       let stopped: string | undefined
@@ -211,6 +225,14 @@ export const makeImport = (
         topics: held.topics,
         badLines: badLines.toSorted((a, b) => a.line - b.line)
       })
+
+      /** What there is of all that the last line counts. What a line was that nobody can read is known by that only. */
+      const found = (last: Archive.Trailer | undefined): typeof held => {
+        if (last === undefined || count.bad === 0) return held
+        const unreadLatest = Math.max(0, Math.min(unread, last.latest - held.latest))
+        const events = held.events + unread - unreadLatest
+        return { events, latest: held.latest + unreadLatest, topics: last.topics }
+      }
 
       // --- into the log --------------------------------------------------------------------------------------
 
@@ -269,7 +291,18 @@ export const makeImport = (
           let open = items
           let place = places.get(topic)
           let info = place?.isHead === true ? undefined : yield* target.head(topic)
-          if (place?.isHead !== true && info === undefined) {
+          if (isOwn && info !== undefined && place?.isRestored !== true) {
+            // What was trimmed here since cannot be found by its id any more.
+            const { floor } = info
+            open = items.filter(({ record }) => record.seq > floor)
+            count.duplicates += items.length - open.length
+            if (open.length < items.length) {
+              place = { isKept: true, isHead: false, floor, keptTo: floor, isRestored: false }
+              setPlace(topic, place)
+            }
+            if (open.length === 0) return
+          }
+          if (place === undefined && info === undefined) {
             const first = withoutHole(open)
             const isRestored = yield* target.restore(
               topic,
@@ -277,7 +310,9 @@ export const makeImport = (
             )
             if (isRestored) {
               count.restored += first.length
-              place = { isKept: true, isHead: true, floor: first[0]!.record.seq - 1 }
+              const floor = first[0]!.record.seq - 1
+              const keptTo = first.at(-1)!.record.seq
+              place = { isKept: true, isHead: true, floor, keptTo, isRestored: true }
               setPlace(topic, place)
               open = open.slice(first.length)
               if (open.length === 0) return
@@ -285,7 +320,7 @@ export const makeImport = (
           }
           // From the event on that is the last one here and the same in the file.
           let from = 0
-          if (place?.isHead !== true) {
+          if (place?.isHead !== true && place?.isRestored !== true) {
             from = Infinity
             const at = open.findIndex(({ record }) => record.seq === info?.head)
             const meeting = open[at]?.record
@@ -301,7 +336,16 @@ export const makeImport = (
           if (last === undefined || result === undefined) return
           const isKept = result.seq === last.record.seq
           const isHead = isKept && (!result.duplicate || result.seq === info?.head)
-          setPlace(topic, { isKept, isHead, floor: place?.floor ?? info?.floor ?? 0 })
+          let keptTo = place?.keptTo ?? 0
+          if (place?.isKept !== false) {
+            for (const item of open) {
+              const seq = results.get(item)?.seq
+              if (seq !== item.record.seq) break
+              keptTo = seq
+            }
+          }
+          const floor = place?.floor ?? info?.floor ?? 0
+          setPlace(topic, { isKept, isHead, floor, keptTo, isRestored: place?.isRestored ?? false })
         })
 
       /** The last events of keys whose events were trimmed where the file comes from. */
@@ -322,25 +366,25 @@ export const makeImport = (
           }
           const keys = items.map(({ record }) => record.key ?? "")
           const known = place.isHead ? undefined : yield* target.latestOf({ topic, keys })
+          /** A later event of the key is here already. One from before a hole in the file is not later. */
+          const isKnown = ({ record: { key = "", seq } }: Item): boolean => {
+            const here = known?.get(key)?.seq
+            return here !== undefined && (here > place.keptTo || here >= seq)
+          }
           const values = place.isHead ? items.filter(({ record }) => record.seq <= place.floor) : []
           if (values.length > 0) {
             yield* target.restoreLatest({ topic, records: values.map(({ record }) => record) })
             count.latest += values.length
           }
-          const missing = items.filter(
-            (item) => !values.includes(item) && known?.has(item.record.key ?? "") !== true
-          )
+          const missing = items.filter((item) => !values.includes(item) && !isKnown(item))
           count.duplicates += items.length - values.length - missing.length
           if (missing.length === 0) return
           // Where the log does not end before them, they are events like others.
-          yield* append(missing, () => place.isHead)
+          yield* append(missing, () => place.isHead || place.isRestored)
           setPlace(topic, { ...place, isKept: false, isHead: false })
         })
 
-      const flush = Effect.gen(function* () {
-        const items = waiting
-        waiting = []
-        waitingLength = 0
+      const bring = Effect.fnUntraced(function* (items: ReadonlyArray<Item>) {
         const topics = Map.groupBy(items, ({ record }) => record.topic)
         yield* Effect.forEach(
           topics,
@@ -352,6 +396,13 @@ export const makeImport = (
             ),
           { concurrency: batch.topics, discard: true }
         )
+      })
+
+      const flush = Effect.gen(function* () {
+        const items = waiting
+        waiting = []
+        waitingLength = 0
+        for (let from = 0; from < items.length; from += most) yield* bring(items.slice(from, from + most))
         onProgress?.(report("it is being read"))
       })
 
@@ -381,12 +432,13 @@ export const makeImport = (
         const line = ++count.lines
         if (line === 1) {
           notAnExport = text === undefined ? "the first line is not UTF-8" : Archive.headerProblem(text)
+          isOwn = text !== undefined && Archive.historyOf(text) === ownHistory
           return false
         }
         if (said !== undefined) return (bad(line, "it stands behind the last line"), true)
         const parsed = text === undefined ? Result.fail("it is not UTF-8") : Archive.parseLine(text, limits)
         if (Result.isFailure(parsed)) {
-          held.events++
+          unread++
           bad(line, parsed.failure)
           return true
         }
@@ -414,7 +466,7 @@ export const makeImport = (
           const reason = `it is longer than ${settings.maxLineBytes} bytes`
           if (count.lines === 1) notAnExport = `the first line: ${reason}`
           else {
-            held.events++
+            unread++
             bad(count.lines, reason)
           }
         }
@@ -428,9 +480,7 @@ export const makeImport = (
             // Whoever sends it hears the answer when it has sent all of it.
             if (isOver()) return Effect.void
             splitter.push(bytes)
-            return isOver() || waiting.length >= batch.events || waitingLength >= batch.length
-              ? flush
-              : Effect.void
+            return isOver() || waiting.length >= most || waitingLength >= batch.length ? flush : Effect.void
           })
         ),
         Effect.catch((error) =>
@@ -440,12 +490,11 @@ export const makeImport = (
         )
       )
       if (broken === undefined && !isOver()) splitter.end()
-      if (count.lines === 0) notAnExport ??= "there is nothing in it"
+      if (count.lines === 0) notAnExport ??= broken ?? "there is nothing in it"
       if (notAnExport !== undefined) return yield* new NotAnExport({ reason: notAnExport })
       yield* flush
       if (stopped !== undefined) return report(stopped)
-      const topics = count.bad > 0 && said !== undefined ? said.topics : held.topics
-      const missing = Archive.missingOf(said, { ...held, topics, sha256: sum.hex() })
+      const missing = Archive.missingOf(said, { ...found(said), sha256: sum.hex() })
       return report(said === undefined ? (broken ?? missing) : missing)
     })
 }

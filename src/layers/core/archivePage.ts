@@ -1,8 +1,10 @@
 /** Pages of the events of many topics. */
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import type { Bound, Cursor, Selection } from "../../domain/Archive.ts"
 import type { StoredRecord } from "../../domain/Event.ts"
 import type { EventPage } from "../../services/Archive.ts"
+import * as Topic from "../../domain/Topic.ts"
 import type { EventStore, TopicInfo } from "../../services/EventStore.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 
@@ -52,7 +54,8 @@ const backwards = (store: Store, topic: string, { after, to }: Part, limit: numb
     const found: Array<StoredRecord> = []
     let length = 0
     let end = to
-    while (end > after && found.length < limit && length < maxBytes) {
+    // The first one at least, however large the page is already: who asks sees by it that there is more.
+    while (end > after && found.length < limit && (found.length === 0 || length < maxBytes)) {
       const count = Math.min(step.backwards, limit - found.length, end - after)
       const records = yield* store.read({ topic, after: end - count, limit: count })
       const own = records.filter(({ seq }) => seq <= end)
@@ -118,7 +121,12 @@ export const readPage = (
         return undefined
       })
 
-    if (cursor !== undefined && isVisible(cursor.topic)) {
+    const isSelected = (name: string): boolean => {
+      const topic = Topic.parseTopic(name)
+      return Result.isSuccess(topic) && Topic.matches(selection.pattern, topic.success)
+    }
+
+    if (cursor !== undefined && isSelected(cursor.topic) && isVisible(cursor.topic)) {
       const info = yield* store.head(cursor.topic)
       const end = info === undefined ? undefined : yield* takeFrom(info)
       if (end !== undefined) return { records: found, next: end }

@@ -65,7 +65,9 @@ class Broken extends Schema.TaggedError<Broken>()("Broken", { reason: Schema.Str
 }
 
 const broken = (error: unknown): Broken =>
-  new Broken({ reason: error instanceof Error ? error.message : String(error) })
+  error instanceof Broken
+    ? error
+    : new Broken({ reason: error instanceof Error ? error.message : String(error) })
 
 /** What cannot be read of a body ends it, and is no defect of whoever reads it. */
 const endingEarly = <E>(bytes: Stream.Stream<Uint8Array, E>): Stream.Stream<Uint8Array, Broken> =>
@@ -182,7 +184,10 @@ export const log = ({ archive: settings, limits }: Options) =>
             const cursor =
               after === undefined
                 ? undefined
-                : yield* Effect.mapError(Effect.fromResult(Selections.parseCursor(after)), slotted)
+                : yield* Effect.mapError(
+                    Effect.fromResult(Selections.parseCursorOf(selected.selection, after)),
+                    slotted
+                  )
             const { next, records } = yield* Effect.mapError(
               archive.page({ ...selected, order, limit, after: cursor }),
               unavailable

@@ -203,9 +203,12 @@ export const make = Effect.fnUntraced(function* (options: Partial<Options> = {})
       Effect.sync(() => {
         const log = logs.get(topic)
         if (log === undefined) return
+        // A key that was deleted later has no last event; what was put later stands in `latest`.
+        const deleted = new Set(log.events.flatMap(({ key, tombstone }) => (tombstone ? [key] : [])))
         for (const record of records) {
           const { key, seq } = record
-          if (key === undefined || seq > log.floor || seq <= (log.latest.get(key)?.seq ?? 0)) continue
+          if (key === undefined || seq > log.floor || deleted.has(key)) continue
+          if (seq <= (log.latest.get(key)?.seq ?? 0)) continue
           log.latest.set(key, record)
         }
       }),

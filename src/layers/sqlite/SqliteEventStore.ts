@@ -8,10 +8,11 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
-import type { EventLines, StoredRecord } from "../../domain/Event.ts"
+import type { StoredRecord } from "../../domain/Event.ts"
 import * as Settings from "../../domain/Settings.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { EventStore, TopicExists, type TopicInfo } from "../../services/EventStore.ts"
+import { linesAfter } from "./linesAfter.ts"
 import { packRecords, unpackResults } from "./packedAppend.ts"
 import { SqliteDatabase } from "./SqliteDatabase.ts"
 import type { Statements } from "./statements.ts"
@@ -47,13 +48,6 @@ interface LatestRow {
   readonly id: string
   readonly key: string
   readonly body: string
-}
-
-interface LinesRow {
-  readonly count: number
-  readonly first: number | null
-  readonly last: number | null
-  readonly bytes: Uint8Array | null
 }
 
 const infoOf = (row: TopicRow): TopicInfo => ({
@@ -118,41 +112,6 @@ const readAfter = (
     found.push(recordOf(range.topic, row))
   }
   return found
-}
-
-/**
- * The text is put together by SQLite and comes as bytes: of an event that is only passed on, nothing is made here that
- * would have to be collected. How many fit is found by their sizes, which are known without reading them.
- */
-const linesAfter = (
-  statements: Statements,
-  range: {
-    readonly topic: string
-    readonly after: number
-    readonly limit: number
-    readonly maxBytes: number
-  }
-): EventLines | undefined => {
-  const topic = statements.get<TopicRow>("topic", range.topic)
-  if (topic === undefined) return undefined
-  const after = Math.max(range.after, topic.floor)
-  let limit = Math.min(range.limit, topic.head - after)
-  while (limit > 1) {
-    const sizes = statements.get<{ readonly bytes: number | null }>(
-      "bodySizes",
-      topic.id,
-      after,
-      after + limit
-    )
-    const bytes = sizes?.bytes ?? 0
-    if (bytes <= range.maxBytes) break
-    // Events differ in size: what is cut by their mean may be too much still.
-    limit = Math.max(1, Math.min(limit - 1, Math.floor((limit * range.maxBytes) / bytes)))
-  }
-  if (limit < 1) return undefined
-  const row = statements.get<LinesRow>("linesAfter", topic.id, after, after + limit)
-  if (row === undefined || row.bytes === null || row.first === null || row.last === null) return undefined
-  return { bytes: row.bytes, count: row.count, first: row.first, last: row.last }
 }
 
 const readTime = (statements: Statements, name: string, time: number): number => {

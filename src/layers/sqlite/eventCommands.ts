@@ -150,8 +150,13 @@ export const eventCommands = (statements: Statements) => {
   }): void => {
     const row = statements.get<TopicRow>("topic", args.topic)
     if (row === undefined) return
+    // A key that was deleted later has no last event; what was put later stands in `latest`.
+    const deleted = new Set<string>()
+    for (const { key } of statements.each<{ readonly key: string }>("deletedKeys", row.id, row.floor)) {
+      deleted.add(key)
+    }
     for (const { body, id, key, seq, storedAt } of args.records) {
-      if (key === undefined || seq > row.floor) continue
+      if (key === undefined || seq > row.floor || deleted.has(key)) continue
       statements.run("restoreLatest", row.id, key, seq, storedAt, id, body)
     }
   }

@@ -51,6 +51,7 @@ export const sql = {
     "INSERT INTO latest (topic_id, key, seq) VALUES (?, ?, ?) ON CONFLICT (topic_id, key) DO UPDATE SET seq = excluded.seq, stored_at = NULL, id = NULL, body = NULL",
   restoreLatest:
     "INSERT INTO latest (topic_id, key, seq, stored_at, id, body) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (topic_id, key) DO UPDATE SET seq = excluded.seq, stored_at = excluded.stored_at, id = excluded.id, body = excluded.body WHERE excluded.seq > latest.seq",
+  deletedKeys: "SELECT key FROM events WHERE topic_id = ? AND seq > ? AND tombstone = 1 AND key IS NOT NULL",
   dropLatest: "DELETE FROM latest WHERE topic_id = ? AND key = ?",
   // CROSS JOIN fixes the order: from the few events that go to the rows of their keys, never the other way.
   keepLatest: `UPDATE latest SET stored_at = e.stored_at, id = e.id, body = e.body

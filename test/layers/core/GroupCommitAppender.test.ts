@@ -427,6 +427,24 @@ describe("GroupCommitAppender: listeners", () => {
       expect(heard.slice(1)).toEqual([{ topic: "b", head: 7 }])
     }))
 
+  test("hear of a topic that was restored also when whoever did it does not wait for the answer", ({
+    appender,
+    trouble
+  }) =>
+    Effect.gen(function* () {
+      const heard: Array<unknown> = []
+      yield* appender.onGrown((grown) => heard.push(...grown))
+      trouble.setPace((operation) => (operation === "EventStore.restore" ? [0, 1_000] : [0, 0]))
+      const events = [{ ...record("a", "1"), storedAt: 0 }]
+      const restoring = yield* Effect.forkChild(appender.restore({ topic: "a", firstSeq: 7, events }))
+      yield* TestClock.adjust("500 millis")
+      expect(yield* trouble.log.head("a")).toMatchObject({ head: 7 })
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(restoring))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(interrupting)
+      expect(heard).toEqual([{ topic: "a", head: 7 }])
+    }))
+
   test("hear nothing any more when their scope closes", ({ appender }) =>
     Effect.gen(function* () {
       let heard = 0

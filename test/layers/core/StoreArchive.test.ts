@@ -298,6 +298,28 @@ const suite = <E>(name: string, layer: Layer.Layer<Hub, E>, pass: (millis: numbe
       })
     )
 
+    it.effect("a file of this very store brings nothing back that was trimmed since", () =>
+      Effect.gen(function* () {
+        const one = yield* fresh(layer)
+        yield* pass(1_000)
+        const keyed = Array.from({ length: 700 }, (_, i) => record("a", `e${i}`, i, { key: `k${i % 7}` }))
+        yield* one.store.append([...keyed, ...records("b", 3)])
+        yield* pass(50)
+        yield* one.store.trim({ topic: "a", upTo: 20 })
+        const file = yield* exported(one)
+        const { events, latest } = JSON.parse(linesOf(file).at(-1)!) as Selections.Trailer
+        yield* one.store.append([record("a", "later", null, { key: "k1" })])
+        yield* pass(50)
+        yield* one.store.trim({ topic: "a", upTo: 650 })
+        const before = yield* contents(one)
+        const nothing = { ...done, lines: linesOf(file).length, topics: 2, duplicates: events + latest }
+        expect(yield* imported(one, file, { dryRun: true })).toEqual({ ...nothing, dryRun: true })
+        expect(yield* imported(one, file)).toEqual(nothing)
+        expect(yield* imported(one, file.slice(0, file.length >> 1))).toMatchObject({ appended: 0 })
+        expect(yield* contents(one)).toEqual(before)
+      })
+    )
+
     it.effect("a range, or some topics, are what was asked for and may be seen", () =>
       Effect.gen(function* () {
         const one = yield* fresh(layer)
@@ -375,6 +397,63 @@ const suite = <E>(name: string, layer: Layer.Layer<Hub, E>, pass: (millis: numbe
     )
   })
 
+describe("a page", () => {
+  it.effect("names no topic that may not be seen, however many there are of them", () =>
+    Effect.gen(function* () {
+      const { archive, store } = yield* fresh(memory)
+      const names = (prefix: string, count: number) =>
+        Array.from({ length: count }, (_, i) => record(`${prefix}.${String(i).padStart(4, "0")}`, "e"))
+      yield* TestClock.adjust(1_000)
+      yield* store.append([...names("a", 1_200), ...names("b", 1_100), ...names("c", 1_200)])
+      yield* TestClock.adjust(1_000)
+      yield* store.append([record("z", "e")])
+      const isVisible = (topic: string) => topic.startsWith("b") || topic === "z"
+      const selection = select("**", "@2000")
+      for (const order of ["asc", "desc"] as const) {
+        const cursors: Array<Selections.Cursor> = []
+        const found: Array<string> = []
+        for (;;) {
+          const after = cursors.at(-1)
+          const page = yield* archive.page({ selection, isVisible, order, limit: 10, after })
+          found.push(...page.records.map(({ topic }) => topic))
+          if (page.next === undefined) break
+          cursors.push(page.next)
+        }
+        expect(cursors.map(({ topic }) => topic)).toEqual(["b.0999"])
+        expect(found).toEqual(["z"])
+      }
+    })
+  )
+
+  it.effect("that an event fills goes on with the next topic, in either direction", () =>
+    Effect.gen(function* () {
+      const { archive, store } = yield* fresh(memory)
+      const large = {
+        ...record("a", "large"),
+        body: JSON.stringify({ payload: "x".repeat(5 * 1024 * 1024) })
+      }
+      yield* store.append([large, record("b", "small")])
+      for (const order of ["asc", "desc"] as const) {
+        const page = { selection: select(), isVisible: everything, order, limit: 10 }
+        const first = yield* archive.page(page)
+        expect([first.records.map(({ id }) => id), first.next]).toEqual([["large"], { topic: "a", seq: 1 }])
+        const second = yield* archive.page({ ...page, after: first.next })
+        expect([second.records.map(({ id }) => id), second.next]).toEqual([["small"], undefined])
+      }
+    })
+  )
+
+  it.effect("holds nothing of another topic, though its cursor names it", () =>
+    Effect.gen(function* () {
+      const { archive, store } = yield* fresh(memory)
+      yield* store.append([...records("a", 3), ...records("b", 1)])
+      const after = { topic: "a", seq: 1 }
+      const page = { selection: select("b"), isVisible: everything, order: "asc", limit: 10, after } as const
+      expect((yield* archive.page(page)).records.map(({ topic }) => topic)).toEqual(["b"])
+    })
+  )
+})
+
 suite("memory", memory, (millis) => TestClock.adjust(millis))
 suite("sqlite", sqlite, (millis) => TestClock.adjust(millis))
 describeMongo("mongo", (url) => {
@@ -396,6 +475,97 @@ describe("an import", () => {
   const line = (id: string, seq: number, topic = "a") =>
     Selections.eventLine({ ...record(topic, id, { n: seq }), seq, storedAt: seq })
   const fileOf = (...lines: ReadonlyArray<string>) => header + lines.join("")
+  const keyed = (id: string, seq: number, key: string): Event.StoredRecord => ({
+    ...record("a", id, id, { key }),
+    seq,
+    storedAt: seq
+  })
+
+  // As an export is during which 3 to 8 were trimmed.
+  const withHole = () => {
+    const before = Selections.eventLine(keyed("old-x", 1, "x")) + Selections.eventLine(keyed("y", 2, "y"))
+    const behind = line("e9", 9)
+    const latest = Selections.latestLine(keyed("new-x", 5, "x")) + Selections.latestLine(keyed("z", 6, "z"))
+    return { begin: before + behind, rest: latest + Selections.eventLine(keyed("e10", 10, "z")) }
+  }
+  const idsByKey = ({ store }: Side) =>
+    Effect.map(store.latestByKey({ topic: "a", limit: 10 }), ({ items }) => items.map(({ id }) => id))
+
+  it.effect("takes last events of keys also behind a hole, over what stood before it", () =>
+    Effect.gen(function* () {
+      const hub = yield* fresh(memory)
+      yield* TestClock.adjust(1_000)
+      const { begin, rest } = withHole()
+      const file = fileOf(begin, rest)
+      const expected = { restored: 2, appended: 4, duplicates: 0, latest: 0, bad: 0 }
+      expect(yield* imported(hub, file, { dryRun: true })).toMatchObject(expected)
+      expect(yield* imported(hub, file)).toMatchObject(expected)
+      const stored = yield* hub.store.read({ topic: "a", after: 0, limit: 10 })
+      expect(stored.map(({ id, storedAt }) => [id, storedAt])).toEqual([
+        ["old-x", 1],
+        ["y", 2],
+        ["e9", 9],
+        ["new-x", 9],
+        ["z", 9],
+        ["e10", 10]
+      ])
+      expect(yield* idsByKey(hub)).toEqual(["new-x", "y", "e10"])
+      expect(yield* imported(hub, file)).toMatchObject({ restored: 0, appended: 0, latest: 0, duplicates: 6 })
+      expect(yield* idsByKey(hub)).toEqual(["new-x", "y", "e10"])
+    })
+  )
+
+  it.effect("takes them also when it was cut off there, and is sent again", () =>
+    Effect.gen(function* () {
+      const hub = yield* fresh(memory)
+      yield* TestClock.adjust(1_000)
+      const { begin, rest } = withHole()
+      expect(yield* imported(hub, fileOf(begin))).toMatchObject({ restored: 2, appended: 1 })
+      expect(yield* imported(hub, fileOf(begin, rest))).toMatchObject({ appended: 3, duplicates: 3 })
+      expect(yield* idsByKey(hub)).toEqual(["new-x", "y", "e10"])
+    })
+  )
+
+  it.effect("knows a file to be whole though it leaves out a last event that is too long here", () =>
+    Effect.gen(function* () {
+      const one = yield* fresh(memory)
+      yield* TestClock.adjust(1_000)
+      yield* one.store.append([
+        record("a", "long", "x".repeat(20_000), { key: "k" }),
+        record("a", "short", 1, { key: "l" }),
+        record("a", "last", 2)
+      ])
+      yield* one.store.trim({ topic: "a", upTo: 2 })
+      const file = yield* exported(one)
+      const other = yield* fresh(memory)
+      const report = yield* imported(other, file)
+      expect(report).toMatchObject({ complete: true, missing: null, restored: 1, latest: 1, bad: 1 })
+      const less = yield* imported(other, linesOf(file).toSpliced(1, 1).join("\n"))
+      expect(less).toMatchObject({
+        complete: false,
+        missing: expect.stringMatching(/counts 1 events/) as string
+      })
+    })
+  )
+
+  it.effect("appends no more at once than may wait for the store", () =>
+    Effect.gen(function* () {
+      const small = { ...Settings.appender, maxQueuedEvents: 7 }
+      const hub = yield* fresh(
+        StoreArchive.layer({ appender: small }).pipe(
+          Layer.provide(Sha256.layer),
+          Layer.provideMerge(GroupCommitAppender.layer(small)),
+          Layer.provideMerge(MemoryEventStore.layer({ retention }).pipe(Layer.provide(RandomIds.layer)))
+        )
+      )
+      yield* hub.store.append(["a", "b", "c"].map((topic) => record(topic, "mine")))
+      const lines = Array.from({ length: 300 }, (_, i) => line(`e${i}`, i + 1, "abc"[Math.floor(i / 100)]))
+      expect(yield* imported(hub, fileOf(...lines), { size: 100_000 })).toMatchObject({
+        appended: 300,
+        bad: 0
+      })
+    })
+  )
 
   it.effect("reports bad lines, names the first of them, and takes the others", () =>
     Effect.gen(function* () {
@@ -497,6 +667,9 @@ describe("an import", () => {
         missing: "it cannot be read to its end: it burnt",
         restored: 2
       })
+      const nothing = { bytes: Stream.fail("it burnt"), mayWrite: everything, dryRun: false, strict: false }
+      const failed = yield* Effect.flip(hub.archive.import(nothing))
+      expect(failed.message).toBe("it cannot be read to its end: it burnt")
     })
   )
 
@@ -650,6 +823,30 @@ describe("an export", () => {
       ).pipe(Effect.exit)
       expect(exit._tag).toBe("Failure")
       expect(text).not.toContain('"end":true')
+    }).pipe(Effect.scoped, Effect.provide(scene))
+  )
+
+  it.effect.each([
+    // Between two looks of the store: nothing is found where there was something.
+    { upTo: 60, isEmpty: true },
+    // All that there was at first, while more comes behind it.
+    { upTo: 130, isEmpty: false }
+  ])("goes on behind what is trimmed as it begins to read: %o", ({ isEmpty, upTo }) =>
+    Effect.gen(function* () {
+      const { archive, trouble } = yield* Effect.all({ archive: Archive, trouble: TestStores.Trouble })
+      yield* TestClock.adjust(1_000)
+      const events = Array.from({ length: 150 }, (_, i) => record("a", `e${i}`, i, { key: `k${i}` }))
+      yield* trouble.log.append(events.slice(0, 100))
+      trouble.next("EventStore.readLines", (_, run) =>
+        Effect.gen(function* () {
+          yield* trouble.log.append(events.slice(100))
+          yield* trouble.log.trim({ topic: "a", upTo })
+          return isEmpty ? undefined : yield* run
+        })
+      )
+      const { bytes } = yield* archive.export({ selection: select(), isVisible: everything })
+      const text = new TextDecoder().decode(Buffer.concat(yield* Stream.runCollect(bytes)))
+      expect(JSON.parse(linesOf(text).at(-1)!)).toMatchObject({ events: 150 - upTo, latest: upTo, topics: 1 })
     }).pipe(Effect.scoped, Effect.provide(scene))
   )
 
