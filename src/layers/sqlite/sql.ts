@@ -81,7 +81,6 @@ export const sql = {
     "UPDATE group_states SET revision = revision + 1 WHERE group_name = ? AND topic = ? AND revision = ?",
   revision: "SELECT revision FROM group_states WHERE group_name = ? AND topic = ?",
   groupsOfTopic: "SELECT group_name FROM group_states WHERE topic = ? ORDER BY group_name",
-  /** A limit of -1 is none. */
   partsOfGroup:
     "SELECT topic, part FROM group_parts WHERE group_name = ? AND topic > ? ORDER BY topic, revision",
   removeStates: "DELETE FROM group_states WHERE group_name = ?",
