@@ -14,6 +14,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { Command, Flag } from "effect/cli"
 import * as Archive from "../domain/Archive.ts"
+import * as Json from "../domain/Json.ts"
 import { makeLineSplitter } from "../domain/Lines.ts"
 import {
   amount,
@@ -32,20 +33,6 @@ import {
 /** No hub takes a longer payload, so no line of an export is as long. */
 const maxLineBytes = 64 * 1024 * 1024
 
-type Json = Readonly<Record<string, unknown>>
-
-const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null
-
-const objectOf = (line: Uint8Array): Json => {
-  try {
-    const value: unknown = JSON.parse(new TextDecoder().decode(line))
-    return isObject(value) ? value : {}
-  } catch {
-    // Whatever it is, its checksum will differ.
-    return {}
-  }
-}
-
 /** Reads what passes, and knows in the end whether it was all. */
 const makeCheck = () => {
   const hash = createHash("sha256")
@@ -55,9 +42,10 @@ const makeCheck = () => {
   let lastTopic: unknown
   const take = (line: Uint8Array): void => {
     hash.update(line)
-    const value = objectOf(line)
-    const isLatest = isObject(value["latest"])
-    const { topic } = isObject(value["latest"]) ? value["latest"] : value
+    // Whatever is none, its checksum will differ.
+    const value = Json.parseObject(new TextDecoder().decode(line)) ?? {}
+    const isLatest = Json.isObject(value["latest"])
+    const { topic } = Json.isObject(value["latest"]) ? value["latest"] : value
     if (isLatest) found.latest++
     else found.events++
     if (topic !== lastTopic) found.topics++

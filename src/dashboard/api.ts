@@ -119,21 +119,6 @@ export const canAll = async (action: Action, topics: ReadonlyArray<string>): Pro
 
 // --- what it answers -----------------------------------------------------------------------------------------
 
-export interface HubEvent {
-  readonly id: string
-  readonly topic: string
-  readonly seq: number
-  readonly ts: number
-  readonly storedAt: number
-  readonly payload: unknown
-  readonly type?: string
-  readonly key?: string
-  readonly headers?: Readonly<Record<string, string>>
-  readonly tags?: ReadonlyArray<string>
-  readonly caused_by?: string
-  readonly sid?: string
-}
-
 export interface TopicInfo {
   readonly topic: string
   readonly head: number

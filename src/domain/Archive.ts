@@ -11,6 +11,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as DeadLetter from "./DeadLetter.ts"
 import * as Event from "./Event.ts"
+import * as Json from "./Json.ts"
 import * as Topic from "./Topic.ts"
 
 export const format = "event-hub/export"
@@ -177,26 +178,12 @@ export type Line =
   | { readonly _tag: "Latest"; readonly record: Event.StoredRecord }
   | { readonly _tag: "Trailer"; readonly trailer: Trailer }
 
-type Json = Readonly<Record<string, unknown>>
-
-const isObject = (value: unknown): value is Json =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-
 const isCount = (value: unknown): value is number =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0
 
-const parseJson = (text: string): Json | undefined => {
-  try {
-    const value: unknown = JSON.parse(text)
-    return isObject(value) ? value : undefined
-  } catch {
-    return undefined
-  }
-}
-
 /** Why the first line is not one that this version understands; nothing when it is. */
 export const headerProblem = (text: string): string | undefined => {
-  const value = parseJson(text)
+  const value = Json.parseObject(text)
   if (value?.["format"] !== format) {
     return `the first line does not say "format":"${format}"; send a file that an export has made`
   }
@@ -209,20 +196,14 @@ export const headerProblem = (text: string): string | undefined => {
 
 /** The life of the store that the file comes from, as its first line says. */
 export const historyOf = (text: string): string | undefined => {
-  const history = parseJson(text)?.["history"]
+  const history = Json.parseObject(text)?.["history"]
   return typeof history === "string" ? history : undefined
 }
 
 const texts = ["type", "key", "caused_by", "sid"] as const
 
-const isTexts = (value: unknown): value is ReadonlyArray<string> =>
-  Array.isArray(value) && value.every((item) => typeof item === "string")
-
-const isTextByName = (value: unknown): value is Readonly<Record<string, string>> =>
-  isObject(value) && Object.values(value).every((item) => typeof item === "string")
-
 /** The event, or why it is none. `null` in an optional field is as good as none. */
-const eventOf = (value: Json): Event.Event | string => {
+const eventOf = (value: Json.JsonObject): Event.Event | string => {
   const { headers, id, payload, seq, storedAt, tags, topic, ts } = value
   if (typeof topic !== "string") return "'topic' must be a string"
   if (typeof id !== "string") return "'id' must be a string"
@@ -245,17 +226,17 @@ const eventOf = (value: Json): Event.Event | string => {
     event[name] = text
   }
   if (headers !== undefined && headers !== null) {
-    if (!isTextByName(headers)) return "'headers' must be an object of strings"
+    if (!Json.isTextByName(headers)) return "'headers' must be an object of strings"
     event.headers = headers
   }
   if (tags !== undefined && tags !== null) {
-    if (!isTexts(tags)) return "'tags' must be an array of strings"
+    if (!Json.isTexts(tags)) return "'tags' must be an array of strings"
     event.tags = tags
   }
   return event
 }
 
-const recordOf = (value: Json, limits: Event.EventLimits): Result.Result<Event.StoredRecord, string> => {
+const recordOf = (value: Json.JsonObject, limits: Event.EventLimits): Result.Result<Event.StoredRecord, string> => {
   const event = eventOf(value)
   if (typeof event === "string") return Result.fail(event)
   const isLetter = DeadLetter.isDeadLetterTopic(event.topic)
@@ -267,20 +248,20 @@ const recordOf = (value: Json, limits: Event.EventLimits): Result.Result<Event.S
   return Result.succeed({ ...encoded.success, seq, storedAt })
 }
 
-const trailerIn = ({ events, latest, sha256, topics }: Json): Trailer | undefined =>
+const trailerIn = ({ events, latest, sha256, topics }: Json.JsonObject): Trailer | undefined =>
   isCount(events) && isCount(latest) && isCount(topics) && typeof sha256 === "string"
     ? { events, latest, topics, sha256 }
     : undefined
 
 /** What the last line says; nothing when the line is another one. */
 export const trailerOf = (text: string): Trailer | undefined => {
-  const value = parseJson(text)
+  const value = Json.parseObject(text)
   return value?.["end"] === true ? trailerIn(value) : undefined
 }
 
 /** One line behind the first. */
 export const parseLine = (text: string, limits: Event.EventLimits): Result.Result<Line, string> => {
-  const value = parseJson(text)
+  const value = Json.parseObject(text)
   if (value === undefined) return Result.fail("it is no JSON object")
   const { end, latest } = value
   if (end === true) {
@@ -292,7 +273,7 @@ export const parseLine = (text: string, limits: Event.EventLimits): Result.Resul
   if (latest === undefined) {
     return Result.map(recordOf(value, limits), (record): Line => ({ _tag: "Event", record }))
   }
-  if (!isObject(latest)) return Result.fail("'latest' must be an event")
+  if (!Json.isObject(latest)) return Result.fail("'latest' must be an event")
   return Result.flatMap(recordOf(latest, limits), (record) => {
     if (record.key === undefined) return Result.fail("the last event of a key must have a 'key'")
     if (record.tombstone) return Result.fail("a payload of null is no last event of a key")

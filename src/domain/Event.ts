@@ -8,6 +8,7 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as Json from "./Json.ts"
 import * as Topic from "./Topic.ts"
 
 /** What a publisher gives. `payload` is any JSON value; `undefined`, functions and cycles are refused. */
@@ -191,29 +192,6 @@ export const ownTopic = "topics that begin with '$' are the hub's own"
 export const accept = (event: NewEvent, limits: EventLimits): Effect.Effect<EventRecord, EventError> =>
   Effect.fromResult(acceptEvent(event, limits))
 
-const isText = (value: unknown): boolean => value === undefined || typeof value === "string"
-
-const isTexts = (value: unknown): boolean =>
-  value === undefined || (Array.isArray(value) && value.every((item) => typeof item === "string"))
-
-const isTextByName = (value: unknown): boolean =>
-  value === undefined ||
-  (typeof value === "object" &&
-    value !== null &&
-    !Array.isArray(value) &&
-    Object.values(value).every((item) => typeof item === "string"))
-
-const parseObject = (text: string): Readonly<Record<string, unknown>> | undefined => {
-  try {
-    const value: unknown = JSON.parse(text)
-    return typeof value === "object" && value !== null && !Array.isArray(value)
-      ? (value as Readonly<Record<string, unknown>>)
-      : undefined
-  } catch {
-    return undefined
-  }
-}
-
 /** What the text of an event holds, without what only the store can add. */
 const fields = new Set(["topic", "ts", "headers", "tags", "payload", ...names])
 
@@ -228,7 +206,7 @@ export const unsound = ({ body, id, key, tombstone, topic }: EventRecord): strin
   // Other fields are put in front of these without a look, and others read the log line by line.
   if (!body.startsWith('{"')) return "its text does not begin as a JSON object without spaces"
   if (/[\r\n]/.test(body)) return "its text has several lines"
-  const event = parseObject(body)
+  const event = Json.parseObject(body)
   if (event === undefined) return "its text is no JSON object"
   const unknown = Object.keys(event).find((name) => !fields.has(name))
   if (unknown !== undefined) return `its text has a field '${unknown.slice(0, 100)}' that events have not`
@@ -238,9 +216,12 @@ export const unsound = ({ body, id, key, tombstone, topic }: EventRecord): strin
   if (!Number.isFinite(event["ts"])) return "its text has no ts"
   if (event["payload"] === undefined) return "its text has no payload"
   if ((event["payload"] === null) !== tombstone) return "it says of a payload that it is null, or not"
-  for (const name of names) if (!isText(event[name])) return `its ${name} is no text`
-  if (!isTextByName(event["headers"])) return "its headers are no texts by name"
-  return isTexts(event["tags"]) ? undefined : "its tags are no texts"
+  const { headers, tags } = event
+  for (const name of names) {
+    if (event[name] !== undefined && typeof event[name] !== "string") return `its ${name} is no text`
+  }
+  if (headers !== undefined && !Json.isTextByName(headers)) return "its headers are no texts by name"
+  return tags === undefined || Json.isTexts(tags) ? undefined : "its tags are no texts"
 }
 
 /** The JSON text of a stored event with all its fields, as it goes over the wire. */

@@ -1,5 +1,6 @@
 /** Dead letters: what groups gave up, why, and the way back. */
-import { can, get, type HubEvent, post, type TopicInfo } from "../api.ts"
+import type { WireEvent } from "../../protocol/Messages.ts"
+import { can, get, post, type TopicInfo } from "../api.ts"
 import { ask } from "../dialog.ts"
 import {
   ago,
@@ -92,7 +93,7 @@ interface Letter {
   readonly attempts: number
   readonly redrives: number
   readonly seq: number
-  readonly event: HubEvent
+  readonly event: WireEvent
 }
 
 interface Filter {

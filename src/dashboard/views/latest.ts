@@ -1,5 +1,6 @@
 /** The last event of each key of a topic, kept up to date. */
-import { can, get, type HubEvent } from "../api.ts"
+import type { WireEvent } from "../../protocol/Messages.ts"
+import { can, get } from "../api.ts"
 import { ago, count, field, form, h, input, link, quiet, rows } from "../dom.ts"
 import { follow } from "../live.ts"
 import { go, href, pages, type View } from "../router.ts"
@@ -8,7 +9,7 @@ import { inside } from "./topics.ts"
 const perPage = 50
 
 interface Latest {
-  readonly items: ReadonlyArray<HubEvent>
+  readonly items: ReadonlyArray<WireEvent>
   readonly seq: number
   readonly history: string
   readonly next: string | null
@@ -37,7 +38,7 @@ export const latest: View = async ({ add, head, query, signal }) => {
       quiet("To look at this topic the token needs the right ", h("code", {}, `subscribe:${topic}`), ".")
     )
   }
-  const table = rows<HubEvent>({
+  const table = rows<WireEvent>({
     caption: `Keys of ${topic}, each with its last event`,
     keyOf: ({ key = "" }) => key,
     empty: quiet(
@@ -54,7 +55,7 @@ export const latest: View = async ({ add, head, query, signal }) => {
   })
   add(h("p", { class: "crumbs" }, link(`Topic ${topic}`, href(["topics", topic]))), table.element)
   if (key !== "") {
-    const found = await get<HubEvent | null>("/latest-by-key", { topic, key }, signal)
+    const found = await get<WireEvent | null>("/latest-by-key", { topic, key }, signal)
     table.show(found === null ? [] : [found])
     return
   }

@@ -1,5 +1,6 @@
 /** The outboxes that the hub drains: what waits in them, what failed and why, and what can be done about it. */
-import { can, get, type HubEvent, post } from "../api.ts"
+import type { WireEvent } from "../../protocol/Messages.ts"
+import { can, get, post } from "../api.ts"
 import { ask } from "../dialog.ts"
 import {
   ago,
@@ -246,7 +247,7 @@ interface Entry {
   readonly leaseUntil: number | null
   readonly lastError: string | null
   /** `null`: what stands there is no event. */
-  readonly event: HubEvent | null
+  readonly event: WireEvent | null
 }
 
 const kinds: Readonly<Record<State, "" | "good" | "busy" | "bad">> = {

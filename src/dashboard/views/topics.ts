@@ -1,5 +1,6 @@
 /** Topics by pattern, and what there is to know of one. */
-import { can, get, type GroupPosition, type HubEvent, type TopicInfo } from "../api.ts"
+import type { WireEvent } from "../../protocol/Messages.ts"
+import { can, get, type GroupPosition, type TopicInfo } from "../api.ts"
 import {
   ago,
   button,
@@ -98,7 +99,7 @@ const list = async ({ add, head, query, signal }: Visit): Promise<void> => {
 }
 
 /** Payload and all else, to be opened. */
-export const inside = (event: HubEvent): HTMLElement => {
+export const inside = (event: WireEvent): HTMLElement => {
   const { payload, ...rest } = event
   const text = JSON.stringify(payload) ?? ""
   return h(
@@ -111,7 +112,7 @@ export const inside = (event: HubEvent): HTMLElement => {
 }
 
 export const eventRows = (caption: string, empty: string) =>
-  rows<HubEvent>({
+  rows<WireEvent>({
     caption,
     keyOf: ({ seq, topic }) => `${topic} ${seq}`,
     empty: quiet(empty),
@@ -194,7 +195,7 @@ const one = async ({ add, head, path: [topic = ""], signal }: Visit): Promise<vo
   const readEvents = async () => {
     shownHead = now.head
     newer.hidden = true
-    const answer = await get<{ readonly events: ReadonlyArray<HubEvent> }>(
+    const answer = await get<{ readonly events: ReadonlyArray<WireEvent> }>(
       "/events",
       { topic, order: "desc", limit: 20 },
       signal
