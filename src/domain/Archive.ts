@@ -236,7 +236,10 @@ const eventOf = (value: Json.JsonObject): Event.Event | string => {
   return event
 }
 
-const recordOf = (value: Json.JsonObject, limits: Event.EventLimits): Result.Result<Event.StoredRecord, string> => {
+const recordOf = (
+  value: Json.JsonObject,
+  limits: Event.EventLimits
+): Result.Result<Event.StoredRecord, string> => {
   const event = eventOf(value)
   if (typeof event === "string") return Result.fail(event)
   const isLetter = DeadLetter.isDeadLetterTopic(event.topic)
