@@ -320,7 +320,9 @@ export const makeImport = (
           }
           // From the event on that is the last one here and the same in the file.
           let from = 0
-          if (place?.isHead !== true && place?.isRestored !== true) {
+          // Another import of the same file may have brought the log to where this one stands just now.
+          const endsHere = place?.isKept === true && place.keptTo === info?.head
+          if (place?.isHead !== true && place?.isRestored !== true && !endsHere) {
             from = Infinity
             const at = open.findIndex(({ record }) => record.seq === info?.head)
             const meeting = open[at]?.record

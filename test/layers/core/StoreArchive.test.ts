@@ -205,6 +205,45 @@ const suite = <E>(name: string, layer: Layer.Layer<Hub, E>, pass: (millis: numbe
       })
     )
 
+    it.effect("what another import of the same file brings meanwhile is not appended anew", () =>
+      Effect.gen(function* () {
+        const one = yield* fresh(layer)
+        yield* pass(1_000)
+        yield* one.store.append(records("a", 1_200))
+        const file = yield* exported(one)
+        yield* pass(1_000)
+        const upTo = (seq: number) =>
+          linesOf(file)
+            .slice(0, seq + 1)
+            .join("\n")
+        for (const [before, meanwhile] of [
+          [300, 500],
+          [500, 800],
+          [700, 1_000]
+        ] as const) {
+          const other = yield* fresh(layer)
+          yield* pass(1)
+          yield* imported(other, upTo(before))
+          let isFirst = true
+          // It looks where the log ends, and there the log goes on.
+          const head = (topic: string) =>
+            Effect.gen(function* () {
+              const found = yield* other.store.head(topic)
+              if (isFirst) {
+                isFirst = false
+                yield* Effect.orDie(imported(other, upTo(meanwhile)))
+              }
+              return found
+            })
+          const store = Layer.succeed(EventStore, { ...other.store, head })
+          const { archive } = yield* fresh(over(store))
+          const report = yield* imported({ ...other, archive }, file)
+          expect(report).toMatchObject({ complete: true, appended: 0, bad: 0 })
+          expect(withoutHeader(yield* exported(other))).toBe(withoutHeader(file))
+        }
+      })
+    )
+
     it.effect("a topic that exists keeps what it has, and the rest is appended behind it", () =>
       Effect.gen(function* () {
         const one = yield* fresh(layer)
