@@ -25,6 +25,8 @@ export interface Limits extends EventLimits {
   readonly maxCredit: number
   /** Ids in one ACK. */
   readonly maxAckIds: number
+  /** Objects and arrays within each other, in a message or a body. */
+  readonly maxJsonDepth: number
   /** The longest acknowledgement time-out, EXTEND and NACK delay, in milliseconds. */
   readonly maxAckTimeoutMs: number
   /** Bytes that may wait for one connection before it counts as slow. */
@@ -41,6 +43,7 @@ export const limits: Limits = {
   maxConnections: 10_000,
   maxCredit: 10_000,
   maxAckIds: 10_000,
+  maxJsonDepth: 128,
   maxAckTimeoutMs: 12 * hour,
   maxOutboundBytes: 4 * MiB,
   maxNameLength: 256,
@@ -73,6 +76,11 @@ export interface GatewaySettings {
   /** Events, and bytes of them, that wait for the store when connections that publish are not read any more. */
   readonly pauseAtEvents: number
   readonly pauseAtBytes: number
+  /** How much longer the answer to each further refused AUTH from an address takes, and at most. */
+  readonly authDelayMs: number
+  readonly maxAuthDelayMs: number
+  /** Addresses whose refused AUTHs are remembered. */
+  readonly maxAuthAddresses: number
 }
 
 export const gateway: GatewaySettings = {
@@ -84,7 +92,10 @@ export const gateway: GatewaySettings = {
   drainMs: 2 * second,
   reconnectSpreadMs: 5 * second,
   pauseAtEvents: 1_024,
-  pauseAtBytes: 32 * MiB
+  pauseAtBytes: 32 * MiB,
+  authDelayMs: 250,
+  maxAuthDelayMs: 5 * second,
+  maxAuthAddresses: 10_000
 }
 
 export interface GroupSettings extends GroupOptions {
@@ -142,6 +153,21 @@ export const archive: ArchiveSettings = {
   maxPublishEvents: 1_000
 }
 
+export interface OpsSettings {
+  /** Connections of the ops server; more are closed as they come. */
+  readonly maxConnections: number
+  /** How long the head of a request may take to come. */
+  readonly headersTimeoutMs: number
+  /** How long a body may take to come; that of an import, how long it may stand still. */
+  readonly bodyTimeoutMs: number
+}
+
+export const ops: OpsSettings = {
+  maxConnections: 1_000,
+  headersTimeoutMs: 10 * second,
+  bodyTimeoutMs: 30 * second
+}
+
 export interface DrainerSettings {
   /** Records claimed at once. */
   readonly batchSize: number
@@ -165,9 +191,58 @@ export const drainer: DrainerSettings = {
 export interface AuthSettings {
   /** How far the clocks of the hub and of the issuer of tokens may be apart. */
   readonly clockToleranceMs: number
+  /** Tokens that were issued longer ago are refused, whatever their expiry; none: no such bound. */
+  readonly maxTokenAgeMs: number | undefined
+  readonly maxTokenBytes: number
+  /** What the header `typ` of a token may be, in any case; a token without one passes (RFC 8725, section 3.11). */
+  readonly types: ReadonlyArray<string>
+  /** How long before its token expires a connection is told. */
+  readonly expiryWarningMs: number
 }
 
-export const auth: AuthSettings = { clockToleranceMs: 5 * second }
+export const auth: AuthSettings = {
+  clockToleranceMs: 5 * second,
+  maxTokenAgeMs: undefined,
+  maxTokenBytes: 16 * KiB,
+  types: ["JWT", "at+jwt"],
+  expiryWarningMs: 1 * minute
+}
+
+export interface JwksSettings {
+  /** Keys are asked for again after this time, while the known ones are used on. */
+  readonly freshMs: number
+  /** Keys that nobody could confirm for so long are not used any more: one of them may have been taken back. */
+  readonly staleMs: number
+  /** Between two requests, whatever came of the first. */
+  readonly cooldownMs: number
+  readonly timeoutMs: number
+  /** Bytes of an answer. */
+  readonly maxBytes: number
+}
+
+export const jwks: JwksSettings = {
+  freshMs: 10 * minute,
+  staleMs: 24 * hour,
+  cooldownMs: 1 * second,
+  timeoutMs: 5 * second,
+  maxBytes: 256 * KiB
+}
+
+export interface RevocationSettings {
+  /** The time between two looks at what was revoked elsewhere. */
+  readonly intervalMs: number
+  /** A hub that could not look for so long takes no new tokens. */
+  readonly staleMs: number
+}
+
+export const revocations: RevocationSettings = { intervalMs: 500, staleMs: 5 * second }
+
+export interface FileSettings {
+  /** The time between two looks at the files of the configuration. */
+  readonly intervalMs: number
+}
+
+export const files: FileSettings = { intervalMs: 1 * second }
 
 /** RFC 7518, section 3.2: a key of the same size as the hash, 256 bits for HS256. */
 export const minSecretBytes = 32

@@ -7,6 +7,7 @@ import * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
 import * as SqliteEventStore from "../layers/sqlite/SqliteEventStore.ts"
 import * as SqliteGroupStore from "../layers/sqlite/SqliteGroupStore.ts"
 import * as SqliteOutboxStore from "../layers/sqlite/SqliteOutboxStore.ts"
+import type { ConfigFiles } from "../services/ConfigFiles.ts"
 import { EventStore } from "../services/EventStore.ts"
 import type { CannotListen } from "../services/Gateway.ts"
 import { GroupStore } from "../services/GroupStore.ts"
@@ -34,7 +35,7 @@ export const stores = (
 
 export const layer = <E>(
   path: string,
-  verifier: Layer.Layer<TokenVerifier, E, Revocations>,
+  verifier: Layer.Layer<TokenVerifier, E, Revocations | ConfigFiles>,
   settings: HubSettings
 ): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable | SqliteDatabase.CannotOpen> =>
   Hub.layer(stores(path, settings), verifier, { ...settings, store: { _tag: "Sqlite", path } })

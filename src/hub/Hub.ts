@@ -11,6 +11,7 @@ import type { Appender } from "../services/Appender.ts"
 import type { Archive } from "../services/Archive.ts"
 import type { EventBus } from "../services/EventBus.ts"
 import type { EventStore } from "../services/EventStore.ts"
+import type { ConfigFiles } from "../services/ConfigFiles.ts"
 import type { CannotListen, Gateway } from "../services/Gateway.ts"
 import type { GroupAdmin } from "../services/GroupAdmin.ts"
 import type { GroupDelivery } from "../services/GroupDelivery.ts"
@@ -45,6 +46,7 @@ import * as StoreRetention from "../layers/core/StoreRetention.ts"
 import * as StoreStanding from "../layers/core/StoreStanding.ts"
 import * as TailFeed from "../layers/core/TailFeed.ts"
 import * as WatchedGroupStore from "../layers/core/WatchedGroupStore.ts"
+import * as PolledConfigFiles from "../layers/files/PolledConfigFiles.ts"
 import * as OpsServer from "../layers/http/OpsServer.ts"
 import * as MemoryRateLimiter from "../layers/memory/MemoryRateLimiter.ts"
 import * as MemoryRevocations from "../layers/memory/MemoryRevocations.ts"
@@ -76,7 +78,8 @@ export type Bus =
   | Standing
   | Vitals
 
-export type Hub = Bus | AccessControl | RateLimiter | Revocations | TokenVerifier | Gateway | Ops
+export type Hub =
+  Bus | AccessControl | ConfigFiles | RateLimiter | Revocations | TokenVerifier | Gateway | Ops
 
 export type BusSettings = Pick<HubSettings, "limits" | "groups" | "appender" | "drainer" | "retention"> &
   Partial<Pick<HubSettings, "archive" | "store" | "mongo" | "outboxSources" | "standing">>
@@ -123,7 +126,7 @@ const tracesOf = (settings: Receiver | undefined): Layer.Layer<never> =>
 
 export const layer = <E, E2, R>(
   stores: Layer.Layer<Stores, E, R>,
-  verifier: Layer.Layer<TokenVerifier, E2, Revocations>,
+  verifier: Layer.Layer<TokenVerifier, E2, Revocations | ConfigFiles>,
   settings: HubSettings
 ): Layer.Layer<Hub, E | E2 | CannotListen | StoreUnavailable, R> => {
   const { gateway, groups, host, limits, opsPort, origins, rateLimiter, tokens, wsPort } = settings
@@ -140,6 +143,7 @@ export const layer = <E, E2, R>(
     Layer.provideMerge(
       Layer.mergeAll(PolicyAccessControl.layer, MemoryRateLimiter.layer(rateLimiter), MemoryRevocations.layer)
     ),
+    Layer.provideMerge(PolledConfigFiles.layer(settings.files)),
     Layer.provideMerge(bus(stores, settings)),
     Layer.provide(tracesOf(settings.traces))
   )

@@ -8,6 +8,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Defaults from "../domain/Settings.ts"
 import type { Receiver } from "../layers/otlp/Receiver.ts"
+import { authVariables, type HubAuth, isLoopback, readAuth } from "./HubAuth.ts"
 import { parseIntIn, type Problem, type Reader, readerOf, type Variable, Wrong } from "./environment.ts"
 import { type HubLimits, readLimits } from "./HubLimits.ts"
 import { readTraces } from "./HubTraces.ts"
@@ -18,20 +19,9 @@ export type Store =
   | { readonly _tag: "Sqlite"; readonly path: string }
   | { readonly _tag: "Mongo"; readonly url: Redacted.Redacted }
 
-export type Keys =
-  | { readonly _tag: "Secret"; readonly secret: Redacted.Redacted }
-  | { readonly _tag: "Jwks"; readonly url: URL }
-
-/** Who may come in. `Random`: nothing is configured; a secret for this run, and loopback only. */
-export type Auth =
-  | { readonly _tag: "Random" }
-  | { readonly _tag: "Keys"; readonly keys: Keys }
-  /** One token is known by heart; others, if at all, by the keys. */
-  | { readonly _tag: "Static"; readonly token: Redacted.Redacted; readonly keys: Keys | undefined }
-
 export type LogFormat = "pretty" | "json"
 
-export interface HubSettings extends HubLimits {
+export interface HubSettings extends HubLimits, HubAuth {
   readonly store: Store
   readonly mongo: Defaults.MongoSettings
   readonly host: string
@@ -39,10 +29,6 @@ export interface HubSettings extends HubLimits {
   readonly wsPort: number
   readonly opsPort: number
   readonly origins: ReadonlyArray<string> | undefined
-  readonly auth: Auth
-  readonly audience: string | undefined
-  readonly issuer: string | undefined
-  readonly tokens: Defaults.AuthSettings
   readonly log: LogFormat
   /** The outboxes it drains besides its own. */
   readonly outboxSources: ReadonlyArray<SourceSettings>
@@ -68,9 +54,6 @@ const parseMongoUrl = (text: string): Store | Wrong =>
     ? { _tag: "Mongo", url: Redacted.make(text) }
     : new Wrong("must be a URL such as mongodb://host:27017/database")
 
-export const isLoopback = (host: string): boolean =>
-  host === "localhost" || host === "::1" || /^127(?:\.\d{1,3}){3}$/.test(host)
-
 const parseHost = (text: string): string | Wrong =>
   URL.canParse(`http://${text.includes(":") ? `[${text}]` : text}`) && !/[/@?#\s]/.test(text)
     ? text
@@ -85,23 +68,6 @@ const parseOrigins = (text: string): ReadonlyArray<string> | Wrong => {
   return bad === undefined
     ? origins
     : new Wrong(`must be a comma-separated list of origins such as https://app.example.com; '${bad}' is none`)
-}
-
-const parseSecret = (text: string): Redacted.Redacted | Wrong => {
-  const bytes = new TextEncoder().encode(text).length
-  return bytes < Defaults.minSecretBytes
-    ? new Wrong(
-        `must have at least ${Defaults.minSecretBytes} bytes (RFC 7518, section 3.2), it has ${bytes}`
-      )
-    : Redacted.make(text)
-}
-
-const parseJwksUrl = (text: string): URL | Wrong => {
-  if (!URL.canParse(text)) return new Wrong("must be a URL")
-  const url = new URL(text)
-  return url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url.hostname))
-    ? url
-    : new Wrong("must be an https: URL (http: only on loopback)")
 }
 
 /** The outbox of the hub's own store. That of a hub in memory nobody else can have. */
@@ -121,8 +87,6 @@ const readSources = (read: Reader, store: Store): ReadonlyArray<SourceSettings> 
   for (const problem of problems) read.wrong("OUTBOX_SOURCES", problem)
   return sources
 }
-
-const maxClockToleranceMs = 3_600_000
 
 /** `lenient`: what is wrong in its variables stops nothing. */
 const readAll = (read: Reader, lenient: Reader): HubSettings => {
@@ -163,7 +127,7 @@ const readAll = (read: Reader, lenient: Reader): HubSettings => {
 
   const host = read.parsed(
     "HUB_HOST",
-    "The address both ports listen on. Anything but loopback needs JWT_SECRET, JWT_JWKS_URL or STATIC_TOKEN.",
+    "The address both ports listen on. Anything but loopback needs JWT_SECRET, JWT_JWKS_URL, JWT_JWKS_FILE or STATIC_TOKEN.",
     "`127.0.0.1`",
     parseHost,
     "127.0.0.1"
@@ -186,47 +150,9 @@ const readAll = (read: Reader, lenient: Reader): HubSettings => {
     undefined
   )
 
-  const secret = read.parsed<Redacted.Redacted | undefined>(
-    "JWT_SECRET",
-    `Verifies tokens signed with HS256. At least ${Defaults.minSecretBytes} bytes.`,
-    "–",
-    parseSecret,
-    undefined
-  )
-  const jwks = read.parsed<URL | undefined>(
-    "JWT_JWKS_URL",
-    "The public keys of an issuer of tokens (RS, PS, ES, EdDSA). Wins over JWT_SECRET.",
-    "–",
-    parseJwksUrl,
-    undefined
-  )
-  const audience = read.text("JWT_AUD", "The `aud` a token must have.", "any")
-  const issuer = read.text("JWT_ISS", "The `iss` a token must have.", "any")
-  const clockToleranceMs = read.int(
-    "JWT_CLOCK_TOLERANCE_MS",
-    "How far the clocks of the hub and of the issuer may be apart.",
-    [0, maxClockToleranceMs],
-    Defaults.auth.clockToleranceMs
-  )
-  const staticToken = read.text(
-    "STATIC_TOKEN",
-    "One token for machines in a closed network: publishes and subscribes everywhere, never admin."
-  )
-
-  const keys: Keys | undefined =
-    jwks !== undefined
-      ? { _tag: "Jwks", url: jwks }
-      : secret !== undefined
-        ? { _tag: "Secret", secret }
-        : undefined
-  const auth: Auth =
-    staticToken !== undefined
-      ? { _tag: "Static", token: Redacted.make(staticToken), keys }
-      : keys !== undefined
-        ? { _tag: "Keys", keys }
-        : { _tag: "Random" }
-  if (auth._tag === "Random" && !isLoopback(host)) {
-    read.wrong("HUB_HOST", "is not loopback, so JWT_SECRET, JWT_JWKS_URL or STATIC_TOKEN must be set")
+  const access = readAuth(read)
+  if (access.auth._tag === "Random" && !isLoopback(host)) {
+    read.wrong("HUB_HOST", `is not loopback, so ${authVariables} must be set`)
   }
 
   const log = read.parsed<LogFormat>(
@@ -245,10 +171,7 @@ const readAll = (read: Reader, lenient: Reader): HubSettings => {
     wsPort,
     opsPort,
     origins,
-    auth,
-    audience,
-    issuer,
-    tokens: { clockToleranceMs },
+    ...access,
     log,
     ...readLimits(read),
     outboxSources: readSources(read, store),
@@ -289,9 +212,15 @@ export const read = (
     else if (maybeOurs.test(name)) warnings.push(`${name} is no setting of the hub and has no effect`)
   }
   if (problems.length > 0) return Result.fail(problems)
-  const { auth } = settings
-  if (auth._tag !== "Random" && auth.keys?._tag === "Jwks" && (env["JWT_SECRET"] ?? "").trim() !== "") {
-    warnings.push("JWT_SECRET has no effect: JWT_JWKS_URL wins")
+  const { auth, host, tls, trustProxy } = settings
+  const byJwks = auth._tag !== "Random" && auth.keys !== undefined && auth.keys._tag !== "Secrets"
+  if (byJwks && (env["JWT_SECRET"] ?? "").trim() !== "") {
+    warnings.push("JWT_SECRET has no effect: the keys of the issuer win")
+  }
+  if (!isLoopback(host) && tls === undefined && !trustProxy) {
+    warnings.push(
+      "tokens and events go over the network as they are: set TLS_CERT and TLS_KEY, or TRUST_PROXY=true behind a proxy that speaks TLS"
+    )
   }
   return Result.succeed({ settings, warnings })
 }

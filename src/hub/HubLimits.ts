@@ -16,6 +16,7 @@ export interface HubLimits {
   readonly retention: Defaults.RetentionSettings
   readonly standing: Defaults.StandingSettings
   readonly archive: Defaults.ArchiveSettings
+  readonly ops: Defaults.OpsSettings
 }
 
 const int32 = 2_147_483_647
@@ -214,6 +215,30 @@ const readStanding = (read: Reader): Defaults.StandingSettings => {
   }
 }
 
+const readOps = (read: Reader): Defaults.OpsSettings => {
+  const { ops: o } = Defaults
+  return {
+    maxConnections: read.int(
+      "LIMIT_OPS_CONNECTIONS",
+      "Connections to the ops server; more are closed as they come.",
+      [1, 1_000_000],
+      o.maxConnections
+    ),
+    headersTimeoutMs: read.int(
+      "LIMIT_OPS_HEADERS_MS",
+      "How long the head of a request to the ops server may take to come.",
+      [100, hour],
+      o.headersTimeoutMs
+    ),
+    bodyTimeoutMs: read.int(
+      "LIMIT_OPS_BODY_MS",
+      "How long its body may take to come; that of an import, how long it may stand still.",
+      [100, hour],
+      o.bodyTimeoutMs
+    )
+  }
+}
+
 export const readLimits = (read: Reader): HubLimits => {
   const { limits: l, gateway: g, groups: c, appender: a, drainer: d } = Defaults
 
@@ -282,6 +307,12 @@ export const readLimits = (read: Reader): HubLimits => {
       l.maxCredit
     ),
     maxAckIds: read.int("LIMIT_ACK_IDS", "Ids in one ACK.", [1, 100_000], l.maxAckIds),
+    maxJsonDepth: read.int(
+      "LIMIT_JSON_DEPTH",
+      "Objects and arrays within each other, in a message or a body.",
+      [8, 1_000],
+      l.maxJsonDepth
+    ),
     maxAckTimeoutMs: read.int(
       "LIMIT_ACK_TIMEOUT_MS",
       "The longest acknowledgement time-out, EXTEND and NACK delay.",
@@ -380,6 +411,24 @@ export const readLimits = (read: Reader): HubLimits => {
       "Bytes of them; of those that came by connections.",
       [64 * 1024, 16_384 * MiB],
       g.pauseAtBytes
+    ),
+    authDelayMs: read.int(
+      "LIMIT_AUTH_DELAY_MS",
+      "How much longer the answer to each further refused token from an address takes; 0: all are answered at once.",
+      [0, 60_000],
+      g.authDelayMs
+    ),
+    maxAuthDelayMs: read.int(
+      "LIMIT_AUTH_DELAY_MAX_MS",
+      "The longest such wait.",
+      [0, hour],
+      g.maxAuthDelayMs
+    ),
+    maxAuthAddresses: read.int(
+      "LIMIT_AUTH_ADDRESSES",
+      "Addresses whose refused tokens are remembered; beyond, those that were refused longest ago are forgotten.",
+      [100, 10_000_000],
+      g.maxAuthAddresses
     )
   }
   const groups: Defaults.GroupSettings = {
@@ -450,6 +499,7 @@ export const readLimits = (read: Reader): HubLimits => {
     drainer,
     retention: readRetention(read, drainer, groups),
     standing: readStanding(read),
-    archive: readArchive(read, limits)
+    archive: readArchive(read, limits),
+    ops: readOps(read)
   }
 }

@@ -6,6 +6,7 @@ import * as RandomIds from "../layers/core/RandomIds.ts"
 import * as MemoryEventStore from "../layers/memory/MemoryEventStore.ts"
 import * as MemoryGroupStore from "../layers/memory/MemoryGroupStore.ts"
 import * as MemoryOutboxStore from "../layers/memory/MemoryOutboxStore.ts"
+import type { ConfigFiles } from "../services/ConfigFiles.ts"
 import { EventStore } from "../services/EventStore.ts"
 import type { CannotListen } from "../services/Gateway.ts"
 import { GroupStore } from "../services/GroupStore.ts"
@@ -27,7 +28,7 @@ export const stores = ({
   ).pipe(Layer.provideMerge(RandomIds.layer))
 
 export const layer = <E>(
-  verifier: Layer.Layer<TokenVerifier, E, Revocations>,
+  verifier: Layer.Layer<TokenVerifier, E, Revocations | ConfigFiles>,
   settings: HubSettings
 ): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable> =>
   Hub.layer(stores(settings), verifier, { ...settings, store: { _tag: "Memory" } })

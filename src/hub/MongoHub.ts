@@ -8,6 +8,7 @@ import * as MongoDatabase from "../layers/mongo/MongoDatabase.ts"
 import * as MongoEventStore from "../layers/mongo/MongoEventStore.ts"
 import * as MongoGroupStore from "../layers/mongo/MongoGroupStore.ts"
 import * as MongoOutboxStore from "../layers/mongo/MongoOutboxStore.ts"
+import type { ConfigFiles } from "../services/ConfigFiles.ts"
 import { EventStore } from "../services/EventStore.ts"
 import type { CannotListen } from "../services/Gateway.ts"
 import { GroupStore } from "../services/GroupStore.ts"
@@ -38,7 +39,7 @@ export const stores = (
 
 export const layer = <E>(
   url: Redacted.Redacted,
-  verifier: Layer.Layer<TokenVerifier, E, Revocations>,
+  verifier: Layer.Layer<TokenVerifier, E, Revocations | ConfigFiles>,
   settings: HubSettings
 ): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable | MongoDatabase.CannotConnect> =>
   Hub.layer(stores(url, settings), verifier, { ...settings, store: { _tag: "Mongo", url } })

@@ -7,12 +7,14 @@ import * as RevocableTokenVerifier from "../layers/core/RevocableTokenVerifier.t
 import * as JwtTokenVerifier from "../layers/jwt/JwtTokenVerifier.ts"
 import { mintToken } from "../layers/jwt/mintToken.ts"
 import * as StaticTokenVerifier from "../layers/jwt/StaticTokenVerifier.ts"
+import type { ConfigFiles } from "../services/ConfigFiles.ts"
 import type { Revocations } from "../services/Revocations.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
-import type { HubSettings, Keys } from "./HubConfig.ts"
+import type { Keys } from "./HubAuth.ts"
+import type { HubSettings } from "./HubConfig.ts"
 
 export interface Tokens {
-  readonly verifier: Layer.Layer<TokenVerifier, never, Revocations>
+  readonly verifier: Layer.Layer<TokenVerifier, never, Revocations | ConfigFiles>
   /** A token for whoever started a hub without configuring one. */
   readonly devToken: string | undefined
 }
@@ -42,9 +44,11 @@ export const make = (settings: HubSettings): Effect.Effect<Tokens> =>
 
     const byKeys = (keys: Keys) =>
       jwt(
-        keys._tag === "Jwks"
-          ? keys
-          : { _tag: "Secret", secret: new TextEncoder().encode(Redacted.value(keys.secret)) }
+        keys._tag === "JwksUrl"
+          ? { _tag: "Jwks", url: keys.url }
+          : keys._tag === "JwksFile"
+            ? { _tag: "Jwks", url: new URL(`file:${keys.path}`) }
+            : { _tag: "Secret", secret: new TextEncoder().encode(Redacted.value(keys.secrets[0])) }
       )
     const verifier =
       auth._tag === "Keys"

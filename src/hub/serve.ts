@@ -6,11 +6,13 @@
 import { createServer } from "node:net"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as MongoDatabase from "../layers/mongo/MongoDatabase.ts"
 import type * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
+import { ConfigFiles } from "../services/ConfigFiles.ts"
 import { CannotListen, Gateway } from "../services/Gateway.ts"
 import { Ops } from "../services/Ops.ts"
 import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
@@ -87,6 +89,17 @@ const announce = (
     )
   })
 
+/** SIGHUP: what the hub is configured by is looked at anew. */
+const reloadOnHangUp = (files: ConfigFiles["Service"]) =>
+  Effect.gen(function* () {
+    const run = yield* FiberSet.makeRuntime()
+    const reload = () => void run(files.reload)
+    yield* Effect.acquireRelease(
+      Effect.sync(() => process.on("SIGHUP", reload)),
+      () => Effect.sync(() => process.off("SIGHUP", reload))
+    )
+  })
+
 const start = (env: Readonly<Record<string, string | undefined>>) =>
   Effect.gen(function* () {
     const read = HubConfig.read(env)
@@ -101,6 +114,7 @@ const start = (env: Readonly<Record<string, string | undefined>>) =>
       const { devToken, verifier } = yield* Tokens.make(settings)
       const hub = yield* Layer.build(yield* layerOf(settings, verifier))
       const gateway = Context.get(hub, Gateway)
+      yield* reloadOnHangUp(Context.get(hub, ConfigFiles))
       yield* announce(settings, { ws: gateway.url, ops: Context.get(hub, Ops).url }, devToken)
 
       // The ops server is still there while the gateway drains, and says that the hub is not ready any more.

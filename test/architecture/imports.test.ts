@@ -30,7 +30,7 @@ const effect = [...pureEffect, "effect/Clock", "effect/Layer", "effect/Random"]
 const anyEffect = [...effect, "effect/http", "effect/http/HttpRouter", "effect/crypto/SecureRandom"]
 const node = ["node:crypto", "node:fs/promises"]
 const server = ["@effect/platform-node", "@effect/platform-node/NodeHttpServer"]
-const layers = ["core", "memory", "sqlite", "mongo", "jwt", "remote", "websocket", "http"].map(
+const layers = ["core", "memory", "sqlite", "mongo", "jwt", "files", "remote", "websocket", "http"].map(
   (name) => `src/layers/${name}`
 )
 
@@ -48,6 +48,7 @@ const rings: Readonly<Record<string, ReadonlyArray<string>>> = {
   "src/layers/websocket/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node, "ws"],
   "src/layers/http/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node, ...server],
   "src/layers/otlp/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node],
+  "src/layers/files/Planted.ts": [...inner, ...anyEffect, ...node],
   "src/layers/unheardOf/Planted.ts": [...inner, ...anyEffect],
   "src/client/Planted.ts": ["src/protocol"],
   "src/client/effect.ts": ["src/protocol", ...anyEffect],

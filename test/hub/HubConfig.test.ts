@@ -32,6 +32,12 @@ describe("an empty environment", () => {
       audience: undefined,
       issuer: undefined,
       tokens: Settings.auth,
+      jwks: Settings.jwks,
+      revocations: Settings.revocations,
+      policy: undefined,
+      files: Settings.files,
+      tls: undefined,
+      trustProxy: false,
       log: "pretty",
       limits: Settings.limits,
       rateLimiter: Settings.rateLimiter,
@@ -42,6 +48,7 @@ describe("an empty environment", () => {
       retention: Settings.retention,
       standing: Settings.standing,
       archive: Settings.archive,
+      ops: Settings.ops,
       outboxSources: []
     })
   })
@@ -88,17 +95,63 @@ describe("who may come in", () => {
     expect(namesOf({ JWT_SECRET: "s".repeat(31) })).toEqual(["JWT_SECRET"])
     expect(namesOf({ JWT_SECRET: "é".repeat(16) })).toEqual([])
     const { auth } = settingsOf({ JWT_SECRET: secret })
-    expect(auth).toMatchObject({ _tag: "Keys", keys: { _tag: "Secret" } })
+    expect(auth).toMatchObject({ _tag: "Keys", keys: { _tag: "Secrets" } })
     expect(JSON.stringify(auth)).not.toContain(secret)
   })
 
-  it("JWT_JWKS_URL wins over JWT_SECRET, and says so", () => {
-    const env = { JWT_SECRET: secret, JWT_JWKS_URL: "https://issuer.example/keys" }
-    expect(settingsOf(env).auth).toEqual({
-      _tag: "Keys",
-      keys: { _tag: "Jwks", url: new URL("https://issuer.example/keys") }
+  it("secrets that were before verify as well, and are of no use alone", () => {
+    const older = ["o".repeat(32), "p".repeat(64)]
+    const { auth } = settingsOf({ JWT_SECRET: secret, JWT_PREVIOUS_SECRETS: older.join("\n ") })
+    const keys = auth._tag === "Keys" ? auth.keys : undefined
+    expect(keys?._tag === "Secrets" && keys.secrets.map(Redacted.value)).toEqual([secret, ...older])
+    expect(JSON.stringify(auth)).not.toContain(older[0])
+    expect(namesOf({ JWT_PREVIOUS_SECRETS: older[0]! })).toEqual(["JWT_PREVIOUS_SECRETS"])
+    expect(problemsOf({ JWT_SECRET: secret, JWT_PREVIOUS_SECRETS: `${older[0]} short` })).toEqual([
+      {
+        name: "JWT_PREVIOUS_SECRETS",
+        problem: "number 2 must have at least 32 bytes (RFC 7518, section 3.2), it has 5"
+      }
+    ])
+  })
+
+  it("the keys of an issuer win over JWT_SECRET, and say so", () => {
+    for (const [env, keys] of [
+      [
+        { JWT_JWKS_URL: "https://issuer.example/keys" },
+        { _tag: "JwksUrl", url: new URL("https://issuer.example/keys") }
+      ],
+      [{ JWT_JWKS_FILE: "/etc/keys.json" }, { _tag: "JwksFile", path: "/etc/keys.json" }]
+    ] as const) {
+      expect(settingsOf({ ...env, JWT_SECRET: secret }).auth).toEqual({ _tag: "Keys", keys })
+      expect(warningsOf({ ...env, JWT_SECRET: secret })).toEqual([
+        "JWT_SECRET has no effect: the keys of the issuer win"
+      ])
+    }
+    expect(namesOf({ JWT_JWKS_URL: "https://issuer.example/keys", JWT_JWKS_FILE: "keys.json" })).toEqual([
+      "JWT_JWKS_FILE"
+    ])
+  })
+
+  it("a certificate and its key come together", () => {
+    expect(namesOf({ TLS_CERT: "cert.pem" })).toEqual(["TLS_CERT"])
+    expect(namesOf({ TLS_KEY: "key.pem" })).toEqual(["TLS_KEY"])
+    expect(settingsOf({ TLS_CERT: "cert.pem", TLS_KEY: "key.pem" }).tls).toEqual({
+      certificate: "cert.pem",
+      key: "key.pem"
     })
-    expect(warningsOf(env)).toEqual(["JWT_SECRET has no effect: JWT_JWKS_URL wins"])
+  })
+
+  it("a hub that others can reach without TLS says what to do", () => {
+    const open = { HUB_HOST: "0.0.0.0", JWT_SECRET: secret }
+    expect(warningsOf(open)).toEqual([expect.stringMatching(/set TLS_CERT and TLS_KEY, or TRUST_PROXY=true/)])
+    expect(warningsOf({ ...open, TRUST_PROXY: "true" })).toEqual([])
+    expect(warningsOf({ ...open, TLS_CERT: "c", TLS_KEY: "k" })).toEqual([])
+    expect(namesOf({ TRUST_PROXY: "yes" })).toEqual(["TRUST_PROXY"])
+  })
+
+  it("types of tokens are a list", () => {
+    expect(settingsOf({ JWT_TYP: "at+jwt, JWT" }).tokens.types).toEqual(["at+jwt", "JWT"])
+    expect(namesOf({ JWT_TYP: "a b" })).toEqual(["JWT_TYP"])
   })
 
   it("keys come over TLS, or from this machine", () => {
@@ -109,7 +162,7 @@ describe("who may come in", () => {
 
   it("STATIC_TOKEN stands beside the keys", () => {
     const { auth } = settingsOf({ STATIC_TOKEN: "t", JWT_SECRET: secret })
-    expect(auth._tag === "Static" && [Redacted.value(auth.token), auth.keys?._tag]).toEqual(["t", "Secret"])
+    expect(auth._tag === "Static" && [Redacted.value(auth.token), auth.keys?._tag]).toEqual(["t", "Secrets"])
   })
 
   it.each(["0.0.0.0", "::", "192.168.1.7", "hub.example", "128.0.0.1", "127.0.0.1.example"])(
@@ -325,6 +378,7 @@ it("whatever the environment holds, reading it ends, and names each wrong variab
             LIMIT_FRAME_BYTES: 1,
             GROUP_CREDIT: 1,
             GROUP_ACK_TIMEOUT_MS: 1,
+            JWT_JWKS_STALE_MS: 1,
             RETENTION_MIN_AGE_MS: 1
           })
         ).toContain(problem.name)
