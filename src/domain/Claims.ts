@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Policy from "./Policy.ts"
+import { valuesOf } from "./PolicyFile.ts"
 import * as Quota from "./Quota.ts"
 
 /** The registered claims are those of RFC 7519, section 4.1; times are seconds since 1970. */
@@ -19,6 +20,7 @@ const Payload = Schema.Struct({
   jti: Schema.optionalKey(Schema.String),
   scopes: Schema.optionalKey(Schema.Array(Schema.String)),
   policy: Schema.optionalKey(Schema.Unknown),
+  roles: Schema.optionalKey(Schema.Unknown),
   limits: Schema.optionalKey(Schema.Unknown)
 })
 
@@ -31,7 +33,14 @@ export interface Claims {
   /** Milliseconds since 1970. */
   readonly issuedAt: number | undefined
   readonly tokenId: string | undefined
+  /** What the token carries itself. What holds with its roles, AccessControl says. */
   readonly policy: Policy.Policy
+  /** Roles of the policy file; none when it names none, or carries a policy, which wins over them. */
+  readonly roles?: ReadonlyArray<string> | undefined
+  /** The token's claims that can fill placeholders in rules of its roles. */
+  readonly values?: Readonly<Record<string, string>> | undefined
+  /** The claim `roles` is no list of names: where there is a policy file, the token is refused. */
+  readonly hasBadRoles?: true | undefined
   /** How much it may send, where that is less than the configuration allows; none: as much as that. */
   readonly limits?: Quota.Quotas | undefined
 }
@@ -70,7 +79,20 @@ const limitsOf = (payload: typeof Payload.Type): Result.Result<Quota.Quotas | un
     ? Result.succeed(undefined)
     : Result.mapError(Quota.parseClaim(payload.limits), (reason) => new InvalidClaims({ reason }))
 
-/** From the payload of a token whose signature was good. An embedded `policy` wins over `scopes`. */
+const isListOfNames = Schema.is(Schema.Array(Schema.String))
+
+/** What `roles` means depends on whether the hub has a policy file; hubs without one have never looked at it. */
+const rolesOf = (
+  { policy, roles }: typeof Payload.Type,
+  payload: unknown
+): Pick<Claims, "roles" | "values" | "hasBadRoles"> => {
+  if (roles === undefined) return {}
+  if (!isListOfNames(roles)) return { hasBadRoles: true }
+  if (policy !== undefined || roles.length === 0) return {}
+  return { roles, values: valuesOf(payload) }
+}
+
+/** From the payload of a token whose signature was good. An embedded `policy` wins over `scopes` and `roles`. */
 export const parseClaims = (payload: unknown): Result.Result<Claims, InvalidClaims> =>
   Result.flatMap(
     Result.mapError(decodePayload(payload), (error) => new InvalidClaims({ reason: error.message })),
@@ -82,6 +104,7 @@ export const parseClaims = (payload: unknown): Result.Result<Claims, InvalidClai
           issuedAt: claims.iat === undefined ? undefined : claims.iat * 1000,
           tokenId: claims.jti,
           policy,
+          ...rolesOf(claims, payload),
           ...(limits === undefined ? {} : { limits })
         }))
       )

@@ -247,18 +247,71 @@ export class InvalidPolicy extends Schema.TaggedError<InvalidPolicy>()("InvalidP
   }
 }
 
-interface Word {
+export interface Word {
   readonly text: string
   readonly column: number
 }
 
-const words = (line: string): ReadonlyArray<Word> =>
-  Array.from(line.matchAll(/\S+/g), (found) => ({ text: found[0], column: found.index + 1 }))
+/** A line of the text form: its words, the column where they end, and what is said behind them. */
+export interface Line {
+  readonly words: ReadonlyArray<Word>
+  readonly end: number
+  readonly comment: Word | undefined
+}
 
-const parseRule = (line: number, text: string): Result.Result<Rule, PolicyProblem> => {
-  const [first, second, ...rest] = words(text) as [Word, ...Array<Word>]
-  const end = text.length + 1
+/**
+ * A word that begins with `#` begins a comment, wherever it stands. A name that begins so is written with a
+ * backslash before it, as in a .gitignore: were `#` a name at times, a forgotten space would turn what somebody says
+ * of a rule into topics that it allows.
+ */
+export const readLine = (text: string): Line => {
+  const words = Array.from(text.matchAll(/\S+/g), (found) => ({ text: found[0], column: found.index + 1 }))
+  const at = words.findIndex((word) => word.text.startsWith("#"))
+  if (at < 0) return { words, end: text.length + 1, comment: undefined }
+  const { column } = words[at]!
+  return {
+    words: words.slice(0, at),
+    end: column,
+    comment: { text: text.slice(column - 1).trimEnd(), column }
+  }
+}
+
+const plain = (word: string): string => (/^\\+#/.test(word) ? word.slice(1) : word)
+
+const escaped = (name: string): string => (/^\\*#/.test(name) ? `\\${name}` : name)
+
+/** What may stand as a pattern and as a group in a rule: why a name may not, and from which of its characters on. */
+export interface Names {
+  readonly pattern: (name: string) => Flaw | undefined
+  readonly group: (name: string) => Flaw | undefined
+}
+
+export interface Flaw {
+  readonly at: number
+  readonly reason: string
+}
+
+const literalNames: Names = {
+  pattern: (name) => {
+    const pattern = Topic.parsePattern(name)
+    return Result.isFailure(pattern) ? { at: 0, reason: pattern.failure.message } : undefined
+  },
+  group: (name) => (Topic.isSegment(name) ? undefined : { at: 0, reason: `'${name}' is no name of a group` })
+}
+
+/** A rule from the words of a line, of which there is at least one. */
+export const readRule = (
+  line: number,
+  { end, words }: Line,
+  names: Names = literalNames
+): Result.Result<Rule, PolicyProblem> => {
+  const [first, second, ...rest] = words as [Word, ...Array<Word>]
   const fail = (column: number, reason: string) => Result.fail({ line, column, reason })
+  const misfit = (word: Word, flawOf: Names["pattern"]) => {
+    const name = plain(word.text)
+    const flaw = flawOf(name)
+    return flaw && fail(word.column + flaw.at + word.text.length - name.length, flaw.reason)
+  }
   const effect = first.text
   if (effect !== "allow" && effect !== "deny") {
     return fail(first.column, `a rule begins with 'allow' or 'deny', not '${effect}'`)
@@ -273,35 +326,38 @@ const parseRule = (line: number, text: string): Result.Result<Rule, PolicyProble
   const topics = keyword < 0 ? rest : rest.slice(0, keyword)
   if (topics.length === 0) return fail(end, "a topic pattern is missing")
   for (const word of topics) {
-    const pattern = Topic.parsePattern(word.text)
-    if (Result.isFailure(pattern)) return fail(word.column, pattern.failure.message)
+    const flaw = misfit(word, names.pattern)
+    if (flaw !== undefined) return flaw
   }
-  const names = topics.map((word) => word.text) as [string, ...Array<string>]
-  if (keyword < 0) return Result.succeed({ effect, action, topics: names })
+  const patterns = topics.map((word) => plain(word.text)) as [string, ...Array<string>]
+  if (keyword < 0) return Result.succeed({ effect, action, topics: patterns })
   if (action !== "subscribe") return fail(rest[keyword]!.column, "only a subscribe rule can have groups")
   const groups = rest.slice(keyword + 1)
-  const [one, ...more] = groups.map((word) => word.text)
+  const [one, ...more] = groups.map((word) => plain(word.text))
   if (one === undefined) return fail(end, "the name of a group is missing, or '*' for any")
   if (one === "*" && more.length === 0) {
-    return Result.succeed({ effect, action, topics: names, groups: "*" })
+    return Result.succeed({ effect, action, topics: patterns, groups: "*" })
   }
   for (const word of groups) {
-    if (!Topic.isSegment(word.text)) return fail(word.column, `'${word.text}' is no name of a group`)
+    const flaw = misfit(word, names.group)
+    if (flaw !== undefined) return flaw
   }
-  return Result.succeed({ effect, action, topics: names, groups: [one, ...more] })
+  return Result.succeed({ effect, action, topics: patterns, groups: [one, ...more] })
 }
 
+export const linesOf = (text: string): ReadonlyArray<string> => text.split(/\r\n|\r|\n/)
+
 /**
- * Reads the text form: one rule a line, `<allow|deny> <action> <pattern>… [group <name>…|group *]`. Empty
- * lines and lines that begin with `#` are skipped. All that is wrong is told at once.
+ * Reads the text form: one rule a line, `<allow|deny> <action> <pattern>… [group <name>…|group *]`. What stands
+ * behind a `#` that begins a word is a comment. All that is wrong is told at once.
  */
 export const parsePolicy = (text: string): Result.Result<Policy, InvalidPolicy> => {
   const rules: Array<Rule> = []
   const problems: Array<PolicyProblem> = []
-  text.split(/\r\n|\r|\n/).forEach((content, i) => {
-    const start = content.trimStart()
-    if (start === "" || start.startsWith("#")) return
-    const rule = parseRule(i + 1, content)
+  linesOf(text).forEach((content, i) => {
+    const line = readLine(content)
+    if (line.words.length === 0) return
+    const rule = readRule(i + 1, line)
     if (Result.isSuccess(rule)) rules.push(rule.success)
     else problems.push(rule.failure)
   })
@@ -315,8 +371,9 @@ export const parsePolicy = (text: string): Result.Result<Policy, InvalidPolicy> 
 export const formatRule = (rule: Rule): string => {
   const topics = rule.topics.filter((name) => name !== "group")
   if (topics.length < rule.topics.length) topics.unshift("group")
-  const groups = rule.groups === undefined ? [] : ["group", ...(rule.groups === "*" ? ["*"] : rule.groups)]
-  return [rule.effect, rule.action, ...topics, ...groups].join(" ")
+  const groups =
+    rule.groups === undefined ? [] : ["group", ...(rule.groups === "*" ? ["*"] : rule.groups.map(escaped))]
+  return [rule.effect, rule.action, ...topics.map(escaped), ...groups].join(" ")
 }
 
 /** The text form, which `parsePolicy` reads back to a policy that decides the same. */

@@ -97,6 +97,29 @@ describe("Claims", () => {
     }
   })
 
+  it("keep roles, with what can fill placeholders of their rules", () => {
+    const roles = ["dev", "ops"]
+    expect(accepted({ ...valid, roles, tenant: 7, team: "a.b", site: "eu" })).toMatchObject({
+      roles,
+      values: { sub: "alice", tenant: "7", site: "eu" },
+      policy: { rules: [{ topics: ["orders.**"] }] }
+    })
+    for (const none of [{}, { roles: [] }, { roles, policy: { rules: [] } }]) {
+      const claims = accepted({ ...valid, tenant: 7, ...none })
+      expect(Object.keys(claims)).not.toEqual(expect.arrayContaining(["roles"]))
+      expect(claims.values).toBeUndefined()
+    }
+  })
+
+  it.each([null, "dev", 5, {}, [5], ["dev", null]])(
+    "with roles that are %j say so, and have none",
+    (roles) => {
+      const claims = accepted({ ...valid, roles })
+      expect(claims).toMatchObject({ hasBadRoles: true })
+      expect(claims.roles).toBeUndefined()
+    }
+  )
+
   it("of a token that is no object are refused", () => {
     for (const payload of [undefined, null, "alice", 7, [], [valid]]) {
       expect(refusal(payload)).toMatch(/cannot be used/)

@@ -1,5 +1,6 @@
 /**
- * ConfigFiles by looking again and again: at what the file system says of a file, and at its text when that changed.
+ * ConfigFiles by reading again and again: what is in a file, and not what the file system says of its time, which is too
+ * coarse to tell one state from the next.
  *
  * Not by being told: what a mounted volume of a container, or an editor, does is to put another file in the place of
  * the one that was there, and that is told differently everywhere, or not at all.
@@ -12,6 +13,7 @@ import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as Settings from "../../domain/Settings.ts"
+import * as metrics from "../core/metrics.ts"
 import { CannotUseFile, ConfigFiles, type FileOptions } from "../../services/ConfigFiles.ts"
 
 /** A configuration of many megabytes is none. */
@@ -26,90 +28,103 @@ const stampOf = async (path: string): Promise<string> => {
   return [dev, ino, size, mtimeNs, ctimeNs].join(" ")
 }
 
-interface Seen {
-  /** Of the files as they were looked at last. */
-  readonly stamp: string
-  readonly texts: Result.Result<ReadonlyArray<string>, string>
-}
+/** The text of each, or why one of them cannot be had. */
+type Texts = Result.Result<ReadonlyArray<string>, string>
 
 const cannotRead = (path: string, error: unknown) => `${path} cannot be read (${codeOf(error)})`
 
 const readOne = async (path: string): Promise<Result.Result<string, string>> => {
   try {
-    const { size } = await stat(path)
-    if (size > maxBytes) return Result.fail(`${path} has more than ${maxBytes} bytes`)
+    const found = await stat(path)
+    // What is read from a pipe is gone, and from a device it never ends.
+    if (!found.isFile()) return Result.fail(`${path} is no file`)
+    if (found.size > maxBytes) return Result.fail(`${path} has more than ${maxBytes} bytes`)
     return Result.succeed(await readFile(path, "utf8"))
   } catch (error) {
     return Result.fail(cannotRead(path, error))
   }
 }
 
-/** The files, unless they are as they were. */
-const look = async (paths: ReadonlyArray<string>, before: string | undefined): Promise<Seen | undefined> => {
-  const stamps = await Promise.all(paths.map((path) => stampOf(path).catch(codeOf)))
-  const stamp = stamps.join("\n")
-  if (stamp === before) return undefined
+const stampsOf = async (paths: ReadonlyArray<string>): Promise<string> =>
+  (await Promise.all(paths.map((path) => stampOf(path).catch(codeOf)))).join("\n")
+
+const readAll = async (paths: ReadonlyArray<string>): Promise<Texts> => {
   const read = await Promise.all(paths.map(readOne))
   const bad = read.find(Result.isFailure)
-  return {
-    stamp,
-    texts:
-      bad === undefined
-        ? Result.succeed(read.filter(Result.isSuccess).map(({ success }) => success))
-        : Result.fail(bad.failure)
-  }
+  return bad === undefined
+    ? Result.succeed(read.filter(Result.isSuccess).map(({ success }) => success))
+    : Result.fail(bad.failure)
 }
 
+/** None while they change: half of what somebody is writing is nothing. */
+const look = async (paths: ReadonlyArray<string>): Promise<Texts | undefined> => {
+  const stamps = await stampsOf(paths)
+  const texts = await readAll(paths)
+  return (await stampsOf(paths)) === stamps ? texts : undefined
+}
+
+const areSame = (a: Texts, b: Texts): boolean =>
+  Result.isSuccess(a)
+    ? Result.isSuccess(b) && a.success.every((text, i) => text === b.success[i])
+    : Result.isFailure(b) && a.failure === b.failure
+
 const make = ({ intervalMs }: Settings.FileSettings) =>
-  Effect.sync(() => {
-    const looks = new Set<(force: boolean) => Effect.Effect<void>>()
+  Effect.gen(function* () {
+    const looks = new Set<(isAsked: boolean) => Effect.Effect<void>>()
+    const recorder = yield* metrics.recorder
 
     const follow = <A>({ parse, paths, what }: FileOptions<A>) =>
       Effect.gen(function* () {
+        const first = yield* Effect.promise(() => readAll(paths))
+        const begun = Result.flatMap(first, parse)
+        if (Result.isFailure(begun)) return yield* new CannotUseFile({ what, reason: begun.failure })
         const changes = yield* PubSub.unbounded<A>()
         const turn = yield* Semaphore.make(1)
-        let stamp: string | undefined
-        let texts: ReadonlyArray<string> | undefined
-
-        /** What they say now; nothing when that is what they said before. */
-        const next = (force: boolean) =>
-          Effect.map(
-            Effect.promise(() => look(paths, force ? undefined : stamp)),
-            (seen): Result.Result<A, string> | undefined => {
-              if (seen === undefined) return undefined
-              ;({ stamp } = seen)
-              if (Result.isFailure(seen.texts)) return Result.fail(seen.texts.failure)
-              const found = seen.texts.success
-              if (texts !== undefined && found.every((text, i) => text === texts?.[i])) return undefined
-              const parsed = parse(found)
-              // What cannot be used is no state to compare with: when it is said again, it is told again.
-              if (Result.isSuccess(parsed)) texts = found
-              return parsed
-            }
-          )
-
-        const first = yield* next(true)
-        if (first === undefined || Result.isFailure(first)) {
-          return yield* new CannotUseFile({ what, reason: first?.failure ?? "it cannot be read" })
+        let value = begun.success
+        /** What the value was made of, and what was there when they were looked at last. */
+        let taken = first
+        let last = first
+        let isCurrent = true
+        yield* recorder.gauge(metrics.configFileCurrent, () => (isCurrent ? 1 : 0), { setting: what })
+        const reloads = {
+          taken: recorder.counter(metrics.configFileReloads, { setting: what, outcome: "taken" }),
+          refused: recorder.counter(metrics.configFileReloads, { setting: what, outcome: "refused" })
         }
-        let value = first.success
 
-        const again = (force: boolean): Effect.Effect<void> =>
+        const refuse = (why: string) => {
+          isCurrent = false
+          reloads.refused.count++
+          return Effect.logError("a file cannot be used; what it said before holds on", {
+            setting: what,
+            why
+          })
+        }
+
+        const take = (texts: Texts): Effect.Effect<void> => {
+          last = texts
+          const told = { setting: what, files: paths.join(", ") }
+          if (areSame(texts, taken)) {
+            if (isCurrent) return Effect.void
+            isCurrent = true
+            return Effect.logInfo("a file is what it was again", told)
+          }
+          const parsed = Result.flatMap(texts, parse)
+          if (Result.isFailure(parsed)) return refuse(parsed.failure)
+          taken = texts
+          value = parsed.success
+          isCurrent = true
+          reloads.taken.count++
+          return Effect.andThen(PubSub.publish(changes, value), Effect.logInfo("a file was taken anew", told))
+        }
+
+        /** Asked for, it is told again what is wrong. */
+        const again = (isAsked: boolean): Effect.Effect<void> =>
           turn.withPermits(1)(
-            Effect.flatMap(next(force), (found) => {
-              if (found === undefined) return Effect.void
-              if (Result.isFailure(found)) {
-                return Effect.logError("a file cannot be used; what it said before holds on", {
-                  setting: what,
-                  why: found.failure
-                })
-              }
-              value = found.success
-              return Effect.andThen(
-                PubSub.publish(changes, value),
-                Effect.logInfo("a file was taken anew", { setting: what, files: paths.join(", ") })
-              )
-            })
+            Effect.flatMap(
+              Effect.promise(() => (isAsked ? readAll(paths) : look(paths))),
+              (texts) =>
+                texts === undefined || (!isAsked && areSame(texts, last)) ? Effect.void : take(texts)
+            )
           )
 
         yield* Effect.acquireRelease(

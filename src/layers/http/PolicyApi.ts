@@ -42,8 +42,23 @@ export const Policies = HttpApiGroup.make("policies")
     HttpApiEndpoint.post("explainText", "/policy/explain", {
       payload: Schema.Struct({
         policy: Schema.String.annotate({
-          description: "One rule a line: allow|deny <action> <pattern>… [group <name>…|group *]"
+          description:
+            "One rule a line: allow|deny <action> <pattern>… [group <name>…|group *]; or roles, each opened by a line " +
+            "'role <name>:'"
         }),
+        roles: Schema.optionalKey(
+          Schema.Array(Schema.String).annotate({
+            description: "The roles of the token; of a policy with roles only, which needs at least one."
+          })
+        ),
+        sub: Schema.optionalKey(
+          Schema.String.annotate({ description: "The subject of the token, which fills ${sub}." })
+        ),
+        claims: Schema.optionalKey(
+          Schema.Record(Schema.String, Schema.Unknown).annotate({
+            description: "Other claims of the token, which fill ${claim.<name>}."
+          })
+        ),
         ...request
       }),
       success: ExplanationJson,

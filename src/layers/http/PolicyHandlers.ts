@@ -4,6 +4,7 @@ import * as Result from "effect/Result"
 import { HttpApiBuilder } from "effect/http-api"
 import * as Policy from "../../domain/Policy.ts"
 import { explainAccess, type Request } from "../../domain/PolicyExplanation.ts"
+import * as PolicyFile from "../../domain/PolicyFile.ts"
 import * as Topic from "../../domain/Topic.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
 import { OpsApi } from "./OpsApi.ts"
@@ -25,29 +26,51 @@ const check = ({ group, topic }: Request, slot: string): Effect.Effect<void, Bad
     : Effect.fail(new BadRequest({ detail: `${slot} 'group': a group's name is one topic segment` }))
 }
 
+interface Text {
+  readonly policy: string
+  readonly roles?: ReadonlyArray<string>
+  readonly sub?: string
+  readonly claims?: Readonly<Record<string, unknown>>
+}
+
+/** The policy that a token would have by a text; or which field cannot be used, and why. */
+const policyOf = (text: Text): Result.Result<Policy.Policy, string> => {
+  const { claims = {}, policy, roles = [], sub = "" } = text
+  if (!PolicyFile.hasRoles(policy)) {
+    const unused = (["roles", "sub", "claims"] as const).find((field) => text[field] !== undefined)
+    if (unused !== undefined) return Result.fail(`'${unused}': the policy has no roles`)
+    return Result.mapError(Policy.parsePolicy(policy), ({ message }) => `'policy': ${message}`)
+  }
+  const file = PolicyFile.parsePolicyFile(policy)
+  if (Result.isFailure(file)) return Result.fail(`'policy': ${file.failure.message}`)
+  if (roles.length === 0) return Result.fail("'roles' is missing: the policy has roles")
+  const bearer = { roles, sub, values: PolicyFile.valuesOf(claims) }
+  return Result.mapError(PolicyFile.resolve(file.success, bearer), ({ message }) => `'roles': ${message}`)
+}
+
 export const policies = HttpApiBuilder.group(
   OpsApi,
   "policies",
   Effect.fn(function* (handlers) {
-    const rights = makeRights(yield* AccessControl)
+    const access = yield* AccessControl
+    const rights = makeRights(access)
 
     return handlers.handleAll({
       explain: ({ query }) =>
         Effect.gen(function* () {
           yield* check(query, "query parameter")
-          const { policy } = yield* CurrentClaims
-          return explained(policy, query)
+          return explained(access.policyOf(yield* CurrentClaims), query)
         }),
 
       explainText: ({ payload }) =>
         Effect.gen(function* () {
           yield* check(payload, "body field")
           yield* rights.permitEverything
-          const policy = yield* Effect.mapError(
-            Effect.fromResult(Policy.parsePolicy(payload.policy)),
-            ({ message }) => new BadRequest({ detail: `body field 'policy': ${message}` })
-          )
-          return explained(policy, payload)
+          const policy = Result.match(policyOf(payload), {
+            onFailure: (detail) => Effect.fail(new BadRequest({ detail: `body field ${detail}` })),
+            onSuccess: Effect.succeed
+          })
+          return explained(yield* policy, payload)
         })
     })
   })

@@ -1,11 +1,13 @@
 /** Decisions from claims: those of the policy, remembered, with the rights that dead letters take. */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Result } from "effect"
+import { Effect, Fiber, Layer, PubSub, Result, Stream } from "effect"
 import fc from "fast-check"
 import type { Claims } from "../../../src/domain/Claims.ts"
 import * as Policy from "../../../src/domain/Policy.ts"
+import { parsePolicyFile, type PolicyFile } from "../../../src/domain/PolicyFile.ts"
 import * as PolicyAccessControl from "../../../src/layers/core/PolicyAccessControl.ts"
 import { AccessControl } from "../../../src/services/AccessControl.ts"
+import { Policies } from "../../../src/services/Policies.ts"
 
 const claims = (policy: Policy.Policy): Claims => ({
   sub: "alice",
@@ -135,5 +137,77 @@ describe("PolicyAccessControl", () => {
     expect(may("$hub.*.a.b", "subscribe:a.b", "subscribe:b")).toBe(true)
     expect(may("$hub.topic.$dead.g.*", "subscribe:$dead.**")).toBe(false)
     expect(may("$hub.topic.$dead.g.*", "subscribe:$dead.**", "subscribe:*")).toBe(true)
+  })
+})
+
+describe("roles", () => {
+  const parse = (text: string) => Result.getOrThrow(parsePolicyFile(text))
+  const withRoles = (roles: ReadonlyArray<string>, own: Claims = scopes()): Claims => ({ ...own, roles })
+
+  const testRoles = (
+    title: string,
+    run: (access: AccessControl["Service"], use: (text: string) => void) => Effect.Effect<void>
+  ) => {
+    let file: PolicyFile | undefined
+    const changes = Effect.runSync(PubSub.unbounded<void>())
+    const policies = { current: () => file, changes: Stream.fromPubSub(changes) }
+    const use = (text: string) => {
+      file = parse(text)
+      PubSub.publishUnsafe(changes, undefined)
+    }
+    return it.effect(title, () =>
+      Effect.flatMap(AccessControl, (access) => run(access, use)).pipe(
+        Effect.provide(Layer.provide(PolicyAccessControl.layer, Layer.succeed(Policies, policies)))
+      )
+    )
+  }
+
+  const reads = (access: AccessControl["Service"], claims: Claims, topic: string) => [
+    access.decide(claims, { action: "subscribe", topic })._tag === "Allowed",
+    access.decideSubscription(claims, { pattern: topic })._tag === "Allowed"
+  ]
+
+  testRoles("what holds is what the file says now, whatever was decided before", (access, use) =>
+    Effect.sync(() => {
+      use("role dev: allow subscribe a.**")
+      const dev = withRoles(["dev"])
+      expect(reads(access, dev, "a.b")).toEqual([true, true])
+      const before = access.policyOf(dev)
+      expect(access.policyOf(dev)).toBe(before)
+      use("role dev:\n deny subscribe a.b\n allow subscribe **\n allow admin x")
+      expect(reads(access, dev, "a.b")).toEqual([false, false])
+      expect(reads(access, dev, "b")).toEqual([true, true])
+      expect(access.decideAdministration(dev, "x")._tag).toBe("Allowed")
+      expect(access.policyOf(dev).rules).toHaveLength(3)
+    })
+  )
+
+  testRoles("a role that is gone leaves no rights at all, not those of scopes either", (access, use) =>
+    Effect.sync(() => {
+      use("role dev:\n deny subscribe secrets\nrole ops: allow admin **")
+      const both = withRoles(["dev", "ops"], scopes("subscribe:**"))
+      expect(reads(access, both, "a")).toEqual([true, true])
+      expect(reads(access, both, "secrets")).toEqual([false, false])
+      use("role ops: allow admin **")
+      expect(reads(access, both, "a")).toEqual([false, false])
+      expect(access.decideAdministration(both, "a")._tag).toBe("Denied")
+      expect(access.policyOf(both)).toEqual(Policy.none)
+      expect(reads(access, scopes("subscribe:**"), "secrets")).toEqual([true, true])
+    })
+  )
+
+  testRoles("changes tell that decisions may be others", (access, use) =>
+    Effect.gen(function* () {
+      const told = yield* Effect.forkChild(Stream.runHead(access.changes), { startImmediately: true })
+      yield* Effect.yieldNow
+      use("role dev:")
+      yield* Fiber.join(told)
+    })
+  )
+
+  test("mean nothing where there is no policy file", (access) => {
+    const dev = withRoles(["dev"], scopes("subscribe:a"))
+    expect(reads(access, dev, "a")).toEqual([true, true])
+    expect(access.policyOf(dev)).toBe(dev.policy)
   })
 })

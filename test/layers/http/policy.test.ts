@@ -79,6 +79,31 @@ describe("of a policy given as text", () => {
     })
   })
 
+  it("takes a policy file, with the roles, the subject and the claims of a token", async () => {
+    const policy =
+      "role user:\n  allow subscribe orders.${claim.tenant}.** users.${sub}\nrole guest: deny subscribe *.*.secret"
+    const who = { roles: ["user", "guest"], sub: "ann", claims: { tenant: 7 } }
+    expect(await explain({ policy, ...who, topic: "orders.7.new" })).toMatchObject({
+      status: 200,
+      json: {
+        allowed: true,
+        rule: 2,
+        rules: [{ text: "deny subscribe *.*.secret" }, { text: "allow subscribe orders.7.** users.ann" }]
+      }
+    })
+    expect(await explain({ policy, ...who, claims: {}, topic: "orders.7.new" })).toMatchObject({
+      json: { allowed: false, rules: [{}, { text: "allow subscribe users.ann" }] }
+    })
+    expectProblem(await explain({ policy }), 400, /^body field 'roles' is missing/)
+    expectProblem(await explain({ policy, roles: ["x"] }), 400, /^body field 'roles': there is no role 'x'/)
+    expectProblem(await explain({ policy: "role a: look" }), 400, /^body field 'policy': 1:9: /)
+    expectProblem(
+      await explain({ policy: "allow * **", sub: "ann" }),
+      400,
+      /^body field 'sub': the policy has no roles/
+    )
+  })
+
   it("says where a text is wrong, and is for those who administrate everything", async () => {
     expectProblem(
       await explain({ policy: "allow subscribe a\nallow look b" }),
