@@ -1,20 +1,23 @@
 /** Which tokens a hub takes: as configured, or those of a secret made for this run. */
 import { randomBytes } from "node:crypto"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
+import * as metrics from "../layers/core/metrics.ts"
 import * as RevocableTokenVerifier from "../layers/core/RevocableTokenVerifier.ts"
 import * as JwtTokenVerifier from "../layers/jwt/JwtTokenVerifier.ts"
 import { mintToken } from "../layers/jwt/mintToken.ts"
 import * as StaticTokenVerifier from "../layers/jwt/StaticTokenVerifier.ts"
-import type { ConfigFiles } from "../services/ConfigFiles.ts"
+import type { CannotUseFile, ConfigFiles } from "../services/ConfigFiles.ts"
 import type { Revocations } from "../services/Revocations.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
 import type { Keys } from "./HubAuth.ts"
 import type { HubSettings } from "./HubConfig.ts"
 
+export type Settings = Pick<HubSettings, "audience" | "auth" | "issuer" | "jwks" | "tokens">
+
 export interface Tokens {
-  readonly verifier: Layer.Layer<TokenVerifier, never, Revocations | ConfigFiles>
+  readonly verifier: Layer.Layer<TokenVerifier, CannotUseFile, Revocations | ConfigFiles>
   /** A token for whoever started a hub without configuring one. */
   readonly devToken: string | undefined
 }
@@ -23,36 +26,57 @@ export interface Tokens {
 const devScopes = ["publish:**", "subscribe:**", "subscribe:$dead.**", "subscribe:$hub.**", "admin:**"]
 const devTokenTtlMs = 24 * 60 * 60 * 1000
 
-export const make = (settings: HubSettings): Effect.Effect<Tokens> =>
-  Effect.gen(function* () {
-    const { audience, auth, issuer, tokens } = settings
-    const jwt = (keys: JwtTokenVerifier.Options["keys"]) =>
-      JwtTokenVerifier.layer({ keys, audience, issuer, clockToleranceMs: tokens.clockToleranceMs })
+type Jwt = Layer.Layer<TokenVerifier, CannotUseFile, ConfigFiles>
 
+const bytesOf = (secret: Redacted.Redacted): Uint8Array => new TextEncoder().encode(Redacted.value(secret))
+
+/** Tokens by the keys that are configured. */
+export const layerOf = (keys: Keys, { audience, issuer, jwks, tokens }: Settings): Jwt => {
+  const expectations = { audience, issuer, settings: tokens }
+  switch (keys._tag) {
+    case "Secrets":
+      return JwtTokenVerifier.layer({
+        keys: { _tag: "Secrets", secrets: keys.secrets.map(bytesOf) },
+        ...expectations
+      })
+    case "JwksFile":
+      return JwtTokenVerifier.layerFile({ path: keys.path, what: "JWT_JWKS_FILE", ...expectations })
+    case "JwksUrl":
+      return Layer.unwrap(
+        Effect.map(metrics.recorder, (recorder) =>
+          JwtTokenVerifier.layer({
+            keys: {
+              _tag: "Jwks",
+              url: keys.url,
+              settings: jwks,
+              onRequest: (outcome) => recorder.add(metrics.jwksRequests, 1, { outcome })
+            },
+            ...expectations
+          })
+        )
+      )
+  }
+}
+
+export const make = (settings: Settings): Effect.Effect<Tokens> =>
+  Effect.gen(function* () {
+    const { audience, auth, issuer } = settings
     if (auth._tag === "Random") {
-      const secret = randomBytes(32)
+      const secret = Redacted.make(randomBytes(32).toString("base64url"))
       const devToken = yield* mintToken({
-        secret,
+        secret: bytesOf(secret),
         sub: "dev",
         scopes: devScopes,
         ttlMs: devTokenTtlMs,
         audience,
         issuer
       })
-      return { verifier: RevocableTokenVerifier.layer(jwt({ _tag: "Secret", secret })), devToken }
+      const jwt = layerOf({ _tag: "Secrets", secrets: [secret] }, settings)
+      return { verifier: RevocableTokenVerifier.layer(jwt), devToken }
     }
-
-    const byKeys = (keys: Keys) =>
-      jwt(
-        keys._tag === "JwksUrl"
-          ? { _tag: "Jwks", url: keys.url }
-          : keys._tag === "JwksFile"
-            ? { _tag: "Jwks", url: new URL(`file:${keys.path}`) }
-            : { _tag: "Secret", secret: new TextEncoder().encode(Redacted.value(keys.secrets[0])) }
-      )
     const verifier =
       auth._tag === "Keys"
-        ? byKeys(auth.keys)
-        : StaticTokenVerifier.layer(Redacted.value(auth.token), auth.keys && byKeys(auth.keys))
+        ? layerOf(auth.keys, settings)
+        : StaticTokenVerifier.layer(Redacted.value(auth.token), auth.keys && layerOf(auth.keys, settings))
     return { verifier: RevocableTokenVerifier.layer(verifier), devToken: undefined }
   })

@@ -2,74 +2,135 @@
  * The keys of an issuer, by the URL of its JWK Set (RFC 7517, section 5).
  *
  * Keys that were had once are used on while the endpoint is away, up to a limit. However many tokens ask, there
- * is one request at a time and at most one a second. A token whose key is not among them waits for the next
- * request, so that a key is good from the moment on that the issuer shows it.
+ * is one request at a time and at most one in each cooldown. A token whose key is not among them waits for the next
+ * request, so that a key is good from the moment on that the issuer shows it; what that did not bring is not waited
+ * for again until another may be made.
  */
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
-import { createLocalJWKSet, errors, type JSONWebKeySet } from "jose"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type { CryptoKey } from "jose"
+import * as Settings from "../../domain/Settings.ts"
 import { VerifierUnavailable } from "../../services/TokenVerifier.ts"
+import type { Keys } from "./Keys.ts"
+import * as KeySet from "./KeySet.ts"
 
-export type Keys = ReturnType<typeof createLocalJWKSet>
+/** What came of a request. */
+export const outcomes = ["ok", "unreachable", "timeout", "status", "unusable"] as const
+export type Outcome = (typeof outcomes)[number]
 
-export interface Jwks {
-  /** The keys as they are known. */
-  readonly keys: Effect.Effect<Keys, VerifierUnavailable>
-  /** The keys as the issuer shows them now. */
-  readonly reload: Effect.Effect<Keys, VerifierUnavailable>
+export interface Options {
+  readonly url: URL
+  readonly settings?: Settings.JwksSettings | undefined
+  /** After each request. */
+  readonly onRequest?: ((outcome: Outcome) => void) | undefined
 }
 
-const minute = 60_000
+class Failed extends Schema.TaggedError<Failed>()("Failed", {
+  outcome: Schema.Literals(outcomes),
+  reason: Schema.String
+}) {}
 
-/** Keys are asked for again after this time, while the known ones are used on. */
-const freshMs = 10 * minute
-/** Keys that nobody could confirm for so long are not used any more: one of them may have been taken back. */
-const staleMs = 24 * 60 * minute
-/** Between two requests. */
-const pauseMs = 1_000
-const requestTimeout = "5 seconds"
+const unusable = (reason: string) => new Failed({ outcome: "unusable", reason })
 
 const unavailable = (reason: string) => new VerifierUnavailable({ reason: `the JWKS endpoint ${reason}` })
 
-const fetchKeys = async (url: URL, signal: AbortSignal): Promise<Keys> => {
+const textOf = async (body: AsyncIterable<Uint8Array>, maxBytes: number): Promise<string> => {
+  const chunks: Array<Uint8Array> = []
+  let size = 0
+  for await (const chunk of body) {
+    size += chunk.length
+    if (size > maxBytes) throw unusable(`answers more than ${maxBytes} bytes`)
+    chunks.push(chunk)
+  }
+  return new TextDecoder().decode(Buffer.concat(chunks))
+}
+
+const fetchKeys = async (url: URL, maxBytes: number, signal: AbortSignal): Promise<KeySet.KeySet> => {
   const response = await fetch(url, {
     signal,
+    // Whoever can make the issuer redirect would have the keys.
     redirect: "manual",
     headers: { accept: "application/json, application/jwk-set+json" }
   })
-  if (response.status !== 200) throw unavailable(`answers ${response.status}`)
-  const text = await response.text()
-  try {
-    return createLocalJWKSet(JSON.parse(text) as JSONWebKeySet)
-  } catch (error) {
-    if (error instanceof SyntaxError || error instanceof errors.JWKSInvalid) {
-      throw unavailable("answers something else than keys")
-    }
-    throw error
+  if (response.status !== 200) {
+    void response.body?.cancel()
+    throw new Failed({ outcome: "status", reason: `answers ${response.status}` })
   }
+  const set = KeySet.parse(response.body === null ? "" : await textOf(response.body, maxBytes))
+  if (Result.isFailure(set)) throw unusable("answers something else than keys")
+  return set.success
 }
 
-export const make = Effect.fnUntraced(function* (url: URL) {
+/** How many keys that were looked for in vain are remembered until the next request: any token can name one. */
+const maxMissed = 1_000
+
+export const make = Effect.fnUntraced(function* ({ onRequest, settings, url }: Options) {
+  const { cooldownMs, freshMs, maxBytes, staleMs, timeoutMs } = settings ?? Settings.jwks
   const clock = yield* Clock.Clock
   const fork = yield* FiberSet.makeRuntime()
-  let known: { readonly keys: Keys; readonly at: number } | undefined
-  let running: Deferred.Deferred<Keys, VerifierUnavailable> | undefined
+  const now = () => clock.currentTimeMillisUnsafe()
+  const shown = `${url.origin}${url.pathname}`
+
+  let known: { readonly set: KeySet.KeySet; readonly at: number } | undefined
+  let running: Deferred.Deferred<KeySet.KeySet, VerifierUnavailable> | undefined
   let lastEndedAt = -Infinity
+  /** What the last request did not bring. */
+  const missed = new Set<string>()
+  let isFailing = false
+  let leftOut = ""
+
+  const succeeded = (set: KeySet.KeySet) =>
+    Effect.gen(function* () {
+      known = { set, at: now() }
+      onRequest?.("ok")
+      if (isFailing) yield* Effect.logInfo("the JWKS endpoint answers again", { url: shown })
+      isFailing = false
+      const left = set.leftOut.join("; ")
+      if (left !== leftOut && left !== "") {
+        yield* Effect.logWarning("keys are left out", { of: shown, why: left })
+      }
+      leftOut = left
+    })
+
+  /** Told when it begins, and not with every token that comes meanwhile. */
+  const failed = ({ outcome, reason }: Failed) =>
+    Effect.suspend(() => {
+      onRequest?.(outcome)
+      if (isFailing) return Effect.void
+      isFailing = true
+      return Effect.logWarning("the JWKS endpoint does not work; the keys that are known are used on", {
+        url: shown,
+        why: `it ${reason}`,
+        ...(known === undefined
+          ? { known: 0 }
+          : { known: known.set.size, until: new Date(known.at + staleMs).toISOString() })
+      })
+    })
 
   const request = Effect.tryPromise({
-    try: (signal) => fetchKeys(url, signal),
-    catch: (error) => (error instanceof VerifierUnavailable ? error : unavailable("does not answer"))
+    try: (signal) => fetchKeys(url, maxBytes, signal),
+    catch: (error) =>
+      error instanceof Failed ? error : new Failed({ outcome: "unreachable", reason: "does not answer" })
   }).pipe(
-    Effect.timeoutOrElse({ duration: requestTimeout, orElse: () => unavailable("is too slow") }),
-    Effect.tap((keys) => Effect.sync(() => (known = { keys, at: clock.currentTimeMillisUnsafe() })))
+    Effect.timeoutOrElse({
+      duration: timeoutMs,
+      orElse: () => Effect.fail(new Failed({ outcome: "timeout", reason: "is too slow" }))
+    }),
+    Effect.tap(succeeded),
+    Effect.tapError(failed),
+    Effect.mapError(({ reason }) => unavailable(reason))
   )
 
-  const reload = Effect.suspend(() => {
+  const reload: Effect.Effect<KeySet.KeySet, VerifierUnavailable> = Effect.suspend(() => {
     if (running !== undefined) return Deferred.await(running)
-    const answer = (running = Deferred.makeUnsafe<Keys, VerifierUnavailable>())
-    const wait = Math.max(0, lastEndedAt + pauseMs - clock.currentTimeMillisUnsafe())
+    const wait = Math.max(0, lastEndedAt + cooldownMs - now())
+    // Nobody keeps a connection waiting for longer than a request itself may take.
+    if (wait > timeoutMs) return Effect.fail(unavailable("was asked a short time ago"))
+    const answer = (running = Deferred.makeUnsafe<KeySet.KeySet, VerifierUnavailable>())
     // Whoever asked first may go: the others wait for the same answer.
     fork(
       Effect.sleep(wait).pipe(
@@ -77,7 +138,8 @@ export const make = Effect.fnUntraced(function* (url: URL) {
         Effect.onExit(() =>
           Effect.sync(() => {
             running = undefined
-            lastEndedAt = clock.currentTimeMillisUnsafe()
+            lastEndedAt = now()
+            missed.clear()
           })
         ),
         Deferred.into(answer)
@@ -86,15 +148,34 @@ export const make = Effect.fnUntraced(function* (url: URL) {
     return Deferred.await(answer)
   })
 
-  return {
-    reload,
-    keys: Effect.suspend(() => {
-      const age = known === undefined ? Infinity : clock.currentTimeMillisUnsafe() - known.at
-      if (known === undefined || age >= staleMs) return reload
-      const { keys } = known
-      if (age < freshMs) return Effect.succeed(keys)
-      if (running === undefined) fork(Effect.ignore(reload))
-      return Effect.succeed(keys)
+  const findIn = (set: KeySet.KeySet, wanted: KeySet.Wanted): Effect.Effect<ReadonlyArray<CryptoKey>> =>
+    Effect.promise(() => set.find(wanted))
+
+  /** By what the issuer shows now. */
+  const findAnew = (wanted: KeySet.Wanted) =>
+    Effect.gen(function* () {
+      const name = JSON.stringify([wanted.alg, wanted.kid])
+      if (missed.has(name) && now() < lastEndedAt + cooldownMs) return []
+      const found = yield* findIn(yield* reload, wanted)
+      if (found.length === 0 && missed.size < maxMissed) missed.add(name)
+      return found
     })
-  } satisfies Jwks
+
+  /** Old keys are asked for again beside, while they are used. */
+  const refresh = (at: number): void => {
+    if (now() - at < freshMs || running !== undefined || now() < lastEndedAt + cooldownMs) return
+    fork(Effect.exit(reload))
+  }
+
+  return {
+    algorithms: KeySet.algorithms,
+    find: (wanted) =>
+      Effect.suspend(() => {
+        if (known === undefined || now() - known.at >= staleMs) return findAnew(wanted)
+        refresh(known.at)
+        return Effect.flatMap(findIn(known.set, wanted), (found) =>
+          found.length > 0 ? Effect.succeed(found) : findAnew(wanted)
+        )
+      })
+  } satisfies Keys
 })

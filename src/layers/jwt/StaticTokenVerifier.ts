@@ -19,10 +19,10 @@ const claims: Claims = {
 /** Of equal length whatever was sent, so that comparing them takes the same time. */
 const digest = (token: string): Buffer => createHash("sha256").update(token).digest()
 
-export const layer = (
+export const layer = <E = never, R = never>(
   token: string,
-  behind: Layer.Layer<TokenVerifier> | undefined
-): Layer.Layer<TokenVerifier> => {
+  behind: Layer.Layer<TokenVerifier, E, R> | undefined
+): Layer.Layer<TokenVerifier, E, R> => {
   const own = digest(token)
   const isOwn = (given: string): boolean => timingSafeEqual(digest(given), own)
   if (behind === undefined) {

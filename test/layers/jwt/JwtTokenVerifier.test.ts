@@ -3,8 +3,12 @@ import { createHmac } from "node:crypto"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
+import fc from "fast-check"
 import { base64url, type JWTPayload, SignJWT, UnsecuredJWT } from "jose"
+import * as Settings from "../../../src/domain/Settings.ts"
+import { inspectToken } from "../../../src/layers/jwt/inspectToken.ts"
 import * as JwtTokenVerifier from "../../../src/layers/jwt/JwtTokenVerifier.ts"
+import * as Keys from "../../../src/layers/jwt/Keys.ts"
 import { TokenVerifier } from "../../../src/services/TokenVerifier.ts"
 import { makeKey, sign } from "./Issuer.ts"
 
@@ -23,7 +27,7 @@ const forged = (header: object, payload: object = good, hash = "sha256") => {
 }
 
 const verifying = (options: Partial<JwtTokenVerifier.Options> = {}) => {
-  const layer = JwtTokenVerifier.layer({ keys: { _tag: "Secret", secret }, ...options })
+  const layer = JwtTokenVerifier.layer({ keys: { _tag: "Secrets", secrets: [secret] }, ...options })
   return (token: string) => TokenVerifier.use(({ verify }) => verify(token)).pipe(Effect.provide(layer))
 }
 
@@ -195,7 +199,7 @@ describe("JwtTokenVerifier: claims", () => {
   test("are judged by the hub's clock, as it goes on, and by another tolerance when that is wanted", () =>
     Effect.gen(function* () {
       const token = yield* signed(good)
-      const strict = verifying({ clockToleranceMs: 0 })
+      const strict = verifying({ settings: { clockToleranceMs: 0 } })
       yield* TestClock.adjust("59 seconds")
       expect((yield* strict(token)).sub).toBe("alice")
       yield* TestClock.adjust("1 second")
@@ -225,5 +229,196 @@ describe("JwtTokenVerifier: claims", () => {
         expect(failed._tag, JSON.stringify(payload)).toBe("TokenInvalid")
       }
       expect((yield* verify(yield* signed({ ...good, aud: "anybody", iss: "anyone" }))).sub).toBe("alice")
+    }))
+})
+
+describe("JwtTokenVerifier: several secrets", () => {
+  const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill)
+  const sizes = { HS256: 32, HS384: 48, HS512: 64 } as const
+
+  test("each verify, and only what they are long enough for", () =>
+    Effect.gen(function* () {
+      const secrets = [bytes(32, 1), bytes(48, 2), bytes(64, 3), bytes(40, 4)]
+      const verify = verifying({ keys: { _tag: "Secrets", secrets } })
+      for (const [alg, size] of Object.entries(sizes)) {
+        for (const secret of secrets) {
+          const result = yield* Effect.result(
+            verify(yield* signed(good, alg, secret)).pipe(Effect.map(({ sub }) => sub))
+          )
+          expect(result._tag, `${alg} by ${secret.length} bytes`).toBe(
+            secret.length >= size ? "Success" : "Failure"
+          )
+        }
+        expect(yield* Effect.flip(verify(yield* signed(good, alg, bytes(64, 9))))).toMatchObject({
+          reason: "its signature is wrong"
+        })
+      }
+    }))
+
+  test("that are all too short for an algorithm do not allow it", () =>
+    Effect.gen(function* () {
+      for (const [alg, size] of Object.entries(sizes)) {
+        const verify = verifying({ keys: { _tag: "Secrets", secrets: [bytes(size - 1, 1), bytes(8, 2)] } })
+        expect(yield* Effect.flip(verify(yield* signed(good, alg, bytes(size - 1, 1))))).toMatchObject({
+          reason: "its algorithm is not allowed"
+        })
+      }
+    }))
+})
+
+describe("JwtTokenVerifier: headers", () => {
+  const reasonOf = (token: string, options: Partial<JwtTokenVerifier.Options> = {}) =>
+    Effect.match(verifying(options)(token), { onSuccess: () => "taken", onFailure: ({ reason }) => reason })
+
+  test("may say `typ` in any case, with or without `application/`, or not at all", () =>
+    Effect.gen(function* () {
+      for (const typ of [
+        "JWT",
+        "jwt",
+        "application/jwt",
+        "Application/JWT",
+        "at+jwt",
+        "application/AT+JWT",
+        undefined
+      ]) {
+        expect(yield* reasonOf(forged({ alg: "HS256", typ })), String(typ)).toBe("taken")
+      }
+      for (const typ of ["JWE", "secevent+jwt", "", "JWT ", "application/", "text/jwt", 1, null, ["JWT"]]) {
+        expect(yield* reasonOf(forged({ alg: "HS256", typ })), String(typ)).toMatch(/'typ'/)
+      }
+      const settings = { types: ["application/special+jwt"] }
+      expect(yield* reasonOf(forged({ alg: "HS256", typ: "special+JWT" }), { settings })).toBe("taken")
+      expect(yield* reasonOf(forged({ alg: "HS256", typ: "JWT" }), { settings })).toMatch(/'typ'/)
+    }))
+
+  test("with extensions, an unencoded payload, or an id that is none are refused", () =>
+    Effect.gen(function* () {
+      for (const [header, reason] of [
+        [{ crit: ["exp"] }, /crit/],
+        [{ crit: [] }, /crit/],
+        [{ crit: ["b64"], b64: true }, /crit/],
+        [{ b64: false }, /b64/],
+        [{ b64: 0 }, /b64/],
+        [{ kid: 1 }, /kid/],
+        [{ kid: ["a"] }, /kid/],
+        [{ kid: "x".repeat(257) }, /kid/]
+      ] as const) {
+        expect(yield* reasonOf(forged({ alg: "HS256", ...header })), JSON.stringify(header)).toMatch(reason)
+      }
+    }))
+})
+
+describe("JwtTokenVerifier: times", () => {
+  const tagOf = (payload: object, options: Partial<JwtTokenVerifier.Options> = {}) =>
+    Effect.match(verifying(options)(forged({ alg: "HS256" }, { ...good, ...payload })), {
+      onSuccess: () => "taken",
+      onFailure: ({ _tag }) => _tag
+    })
+
+  test("of issue must not be to come, with five seconds for clocks that differ", () =>
+    Effect.gen(function* () {
+      expect(yield* tagOf({ iat: now + 5 })).toBe("taken")
+      expect(yield* tagOf({ iat: now + 6 })).toBe("TokenInvalid")
+      expect(yield* tagOf({ iat: now + 6 }, { settings: { clockToleranceMs: 6_000 } })).toBe("taken")
+    }))
+
+  test("of issue are required, and bounded, when an age is", () =>
+    Effect.gen(function* () {
+      const aged = { settings: { maxTokenAgeMs: 60_000 } }
+      expect(yield* tagOf({ iat: now - 65 }, aged)).toBe("taken")
+      expect(yield* tagOf({ iat: now - 66 }, aged)).toBe("TokenExpired")
+      expect(yield* tagOf({ iat: undefined }, aged)).toBe("TokenInvalid")
+      expect(yield* tagOf({ iat: now - 10_000_000 })).toBe("taken")
+    }))
+
+  test("are numbers that can be times", () =>
+    Effect.gen(function* () {
+      for (const claim of ["exp", "iat", "nbf"]) {
+        for (const value of ["1000", null, true, [], {}, 1e300, -1e300, 8.65e12]) {
+          expect(yield* tagOf({ [claim]: value }), `${claim} ${String(value)}`).toBe("TokenInvalid")
+        }
+      }
+      expect(yield* tagOf({ exp: now + 0.5 })).toBe("taken")
+      expect(yield* tagOf({ exp: -1 })).toBe("TokenExpired")
+    }))
+})
+
+describe("JwtTokenVerifier: claims that come twice", () => {
+  test("mean what JSON.parse says: the last one", () =>
+    Effect.gen(function* () {
+      const payload = `{"sub":"bob","scopes":["admin:**"],"exp":1,"sub":"alice","scopes":[],"exp":${now + 60}}`
+      const text = `${base64url.encode(JSON.stringify({ alg: "HS256" }))}.${base64url.encode(payload)}`
+      const token = `${text}.${createHmac("sha256", secret).update(text).digest("base64url")}`
+      expect(yield* verify(token)).toMatchObject({
+        sub: "alice",
+        expiresAt: (now + 60) * 1_000,
+        policy: { rules: [] }
+      })
+    }))
+})
+
+describe("JwtTokenVerifier: any change", () => {
+  const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=.+/ "
+
+  test("of a character, a missing or another one, makes another token", () =>
+    Effect.gen(function* () {
+      const token = yield* signed(good)
+      const changed = fc.sample(
+        fc
+          .tuple(fc.nat({ max: token.length - 1 }), fc.constantFrom(...alphabet, ""), fc.nat({ max: 1 }))
+          .map(([at, by, cut]) => token.slice(0, at) + by + token.slice(at + cut))
+          .filter((changed) => changed !== token),
+        200
+      )
+      // The last character carries bits that are left over: a tolerant reader would not see that they changed.
+      for (const last of alphabet) changed.push(token.slice(0, -1) + last)
+      for (const other of changed)
+        if (other !== token) expect(yield* refused(other), other).toBe("TokenInvalid")
+      expect((yield* verify(token)).sub).toBe("alice")
+    }))
+})
+
+describe("inspectToken", () => {
+  test("says of any token what the verifier says", () =>
+    Effect.gen(function* () {
+      const keys = Keys.ofSecrets([secret])
+      const expected = { audience: "hub", issuer: undefined, settings: Settings.auth }
+      const verify = verifying({ audience: "hub" })
+      const values = fc.constantFrom<unknown>(
+        undefined,
+        null,
+        1,
+        now,
+        now + 60,
+        "x",
+        "hub",
+        ["hub"],
+        ["publish:a"],
+        {}
+      )
+      const payloads = fc.record({
+        sub: fc.constantFrom<unknown>("alice", "", undefined),
+        exp: fc.constantFrom<unknown>(now + 60, now - 60, undefined, "x"),
+        aud: fc.constantFrom<unknown>("hub", ["hub"], undefined, "other"),
+        iat: values,
+        nbf: values,
+        scopes: values
+      })
+      const headers = fc.record({
+        alg: fc.constantFrom("HS256", "HS256", "none"),
+        typ: fc.constantFrom(undefined, "JWT", "JWE")
+      })
+      const spoil = fc.constantFrom("", "", "A")
+      for (const [header, payload, end] of fc.sample(fc.tuple(headers, payloads, spoil), 300)) {
+        const token = forged(header, payload) + end
+        const verified = yield* Effect.result(verify(token))
+        const { claims, problems } = yield* inspectToken(token, [{ name: "it", keys }], expected, now * 1_000)
+        if (verified._tag === "Success") {
+          expect(problems).toEqual([])
+          expect(claims).toEqual(verified.success)
+        } else {
+          expect(problems.length, token).toBeGreaterThan(0)
+        }
+      }
     }))
 })

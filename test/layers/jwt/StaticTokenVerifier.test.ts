@@ -1,5 +1,7 @@
 /** The one configured token, and what stands behind it. */
-import { describe, expect, it } from "@effect/vitest"
+import crypto from "node:crypto"
+import { syncBuiltinESMExports } from "node:module"
+import { describe, expect, it, vi } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import * as Policy from "../../../src/domain/Policy.ts"
 import * as StaticTokenVerifier from "../../../src/layers/jwt/StaticTokenVerifier.ts"
@@ -43,4 +45,24 @@ describe("StaticTokenVerifier", () => {
       expect(asked).toEqual(["another"])
     }).pipe(Effect.provide(StaticTokenVerifier.layer("the token", behind)))
   })
+
+  it.effect("compares digests of one length, whatever was sent, and never the tokens", () =>
+    Effect.gen(function* () {
+      const compared: Array<readonly [number, number]> = []
+      const compare = vi.spyOn(crypto, "timingSafeEqual").mockImplementation((a, b) => {
+        compared.push([a.byteLength, b.byteLength])
+        return false
+      })
+      syncBuiltinESMExports()
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          compare.mockRestore()
+          syncBuiltinESMExports()
+        })
+      )
+      const sent = ["", "t", "the toke", "the token", "the tokens", "x".repeat(1_000_000)]
+      for (const token of sent) expect((yield* Effect.flip(verify(token)))._tag).toBe("TokenInvalid")
+      expect(compared).toEqual(sent.map(() => [32, 32]))
+    }).pipe(Effect.provide(StaticTokenVerifier.layer("the token", undefined)))
+  )
 })

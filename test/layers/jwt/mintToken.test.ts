@@ -11,7 +11,11 @@ const secret = new Uint8Array(32).fill(9)
 const mint = { secret, sub: "alice", scopes: ["publish:a", "subscribe:b.*"], ttlMs: 1_500 }
 
 const verifying = (options: Partial<JwtTokenVerifier.Options> = {}) => {
-  const layer = JwtTokenVerifier.layer({ keys: { _tag: "Secret", secret }, clockToleranceMs: 0, ...options })
+  const layer = JwtTokenVerifier.layer({
+    keys: { _tag: "Secrets", secrets: [secret] },
+    settings: { clockToleranceMs: 0 },
+    ...options
+  })
   return (token: string) => TokenVerifier.use(({ verify }) => verify(token)).pipe(Effect.provide(layer))
 }
 
