@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import * as Archive from "../../domain/Archive.ts"
+import { RightLost } from "../../services/Archive.ts"
 import type { Checksum } from "../../services/Checksum.ts"
 import type { EventStore } from "../../services/EventStore.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
@@ -22,6 +23,7 @@ const step = { events: 400, bytes: 128 * 1024, topics: 100, keys: 100, piece: 64
 export interface Selected {
   readonly selection: Archive.Selection
   readonly isVisible: (topic: string) => boolean
+  readonly endedBy?: (() => string | undefined) | undefined
 }
 
 const encoder = new TextEncoder()
@@ -40,11 +42,18 @@ const joined = (pieces: ReadonlyArray<Uint8Array>, length: number): Uint8Array =
 
 export const makeExport = (store: EventStore["Service"], checksum: Checksum["Service"]) => {
   const writeAll = (
-    { isVisible, selection }: Selected,
+    { endedBy, isVisible, selection }: Selected,
     header: Archive.Header,
     emit: (bytes: Uint8Array) => Effect.Effect<void>
-  ): Effect.Effect<void, StoreUnavailable> =>
+  ): Effect.Effect<void, StoreUnavailable | RightLost> =>
     Effect.gen(function* () {
+      /** Before each look: a long export outlives tokens and policies. */
+      const decideAgain = (topic?: string): Effect.Effect<void, RightLost> => {
+        const reason =
+          endedBy?.() ??
+          (topic === undefined || isVisible(topic) ? undefined : `there is no right to '${topic}' any more`)
+        return reason === undefined ? Effect.void : Effect.fail(new RightLost({ reason }))
+      }
       const sum = checksum.sha256()
       const count = { events: 0, latest: 0, topics: 0 }
       let pieces: Array<Uint8Array> = []
@@ -71,6 +80,7 @@ export const makeExport = (store: EventStore["Service"], checksum: Checksum["Ser
         Effect.gen(function* () {
           let key: string | undefined
           do {
+            yield* decideAgain(topic)
             const page = yield* store.latestByKey({
               topic,
               limit: step.keys,
@@ -97,6 +107,7 @@ export const makeExport = (store: EventStore["Service"], checksum: Checksum["Ser
           let { after, to } = part
           let isFirst = true
           while (after < to) {
+            yield* decideAgain(topic)
             const range = { topic, after, limit: Math.min(step.events, to - after), maxBytes: step.bytes }
             let lines = yield* store.readLines(range)
             const isTrimmed = lines !== undefined && lines.first > after + 1
@@ -127,6 +138,7 @@ export const makeExport = (store: EventStore["Service"], checksum: Checksum["Ser
       yield* emit(encoder.encode(Archive.headerLine(header)))
       let after: string | undefined
       do {
+        yield* decideAgain()
         const topics = yield* store.topics({
           pattern: selection.pattern,
           limit: step.topics,
@@ -137,6 +149,7 @@ export const makeExport = (store: EventStore["Service"], checksum: Checksum["Ser
         yield* flushIfLong
         yield* Effect.yieldNow
       } while (after !== undefined)
+      yield* decideAgain()
       if (length > 0) yield* flush
       yield* emit(encoder.encode(Archive.trailerLine({ ...count, sha256: sum.hex() })))
     })
@@ -151,7 +164,7 @@ export const makeExport = (store: EventStore["Service"], checksum: Checksum["Ser
       return {
         fileName: Archive.fileName(header),
         // What has no room waits, and reads nothing.
-        bytes: Stream.callback<Uint8Array, StoreUnavailable>(
+        bytes: Stream.callback<Uint8Array, StoreUnavailable | RightLost>(
           (queue) =>
             Effect.andThen(
               writeAll(selected, header, (bytes) => Effect.asVoid(Queue.offer(queue, bytes))),

@@ -167,6 +167,7 @@ const runsOf = (items: ReadonlyArray<Item>): ReadonlyArray<ReadonlyArray<Item>> 
 export interface ImportOptions<E> {
   readonly bytes: Stream.Stream<Uint8Array, E>
   readonly mayWrite: (topic: string) => boolean
+  readonly endedBy?: (() => string | undefined) | undefined
   readonly dryRun: boolean
   readonly strict: boolean
   readonly onProgress?: (report: ImportReport) => void
@@ -188,7 +189,7 @@ export const makeImport = (
 
   return <E>(options: ImportOptions<E>): Effect.Effect<ImportReport, NotAnExport | StoreUnavailable> =>
     Effect.gen(function* () {
-      const { dryRun, mayWrite, onProgress, strict } = options
+      const { dryRun, endedBy, mayWrite, onProgress, strict } = options
       const target = dryRun ? dryTargetOf(store) : targetOf(store, appender)
       const count = { lines: 0, restored: 0, appended: 0, duplicates: 0, latest: 0, bad: 0 }
       const badLines: Array<BadLine> = []
@@ -205,16 +206,29 @@ export const makeImport = (
       let said: Archive.Trailer | undefined
       let notAnExport: string | undefined
       let stopped: string | undefined
+      /** Nothing more is brought in, not even what was read before. */
+      let ended: string | undefined
       let waiting: Array<Item> = []
       let waitingLength = 0
       let lastTopic: string | undefined
 
-      const isOver = (): boolean => stopped !== undefined || notAnExport !== undefined
+      const isOver = (): boolean => (stopped ?? ended ?? notAnExport) !== undefined
 
       const bad = (line: number, reason: string): void => {
         count.bad++
         if (badLines.length < settings.maxBadLines) badLines.push({ line, reason })
         if (strict && stopped === undefined) stopped = `it was stopped at line ${line}: ${reason}`
+      }
+
+      const mayBring = (line: number, { topic }: StoredRecord): boolean => {
+        const may = mayWrite(topic)
+        if (!may) bad(line, `no right to administrate '${topic}'`)
+        return may
+      }
+
+      const decideAgain = (): void => {
+        const reason = ended === undefined ? endedBy?.() : undefined
+        if (reason !== undefined) ended = `it was stopped behind line ${count.lines}: ${reason}`
       }
 
       const report = (missing: string | undefined): ImportReport => ({
@@ -404,7 +418,13 @@ export const makeImport = (
         const items = waiting
         waiting = []
         waitingLength = 0
-        for (let from = 0; from < items.length; from += most) yield* bring(items.slice(from, from + most))
+        for (let from = 0; from < items.length; from += most) {
+          decideAgain()
+          if (ended !== undefined) break
+          // The right may have been lost since the line was read.
+          const allowed = items.slice(from, from + most).filter(({ line, record }) => mayBring(line, record))
+          yield* bring(allowed)
+        }
         onProgress?.(report("it is being read"))
       })
 
@@ -416,7 +436,7 @@ export const makeImport = (
           lastTopic = topic
           held.topics++
         }
-        if (!mayWrite(topic)) return bad(line, `no right to administrate '${topic}'`)
+        if (!mayBring(line, record)) return
         waiting.push({ line, isLatest, record })
         waitingLength += record.body.length
       }
@@ -481,6 +501,7 @@ export const makeImport = (
           Effect.suspend(() => {
             // Whoever sends it hears the answer when it has sent all of it.
             if (isOver()) return Effect.void
+            decideAgain()
             splitter.push(bytes)
             return isOver() || waiting.length >= most || waitingLength >= batch.length ? flush : Effect.void
           })
@@ -492,10 +513,11 @@ export const makeImport = (
         )
       )
       if (broken === undefined && !isOver()) splitter.end()
-      if (count.lines === 0) notAnExport ??= broken ?? "there is nothing in it"
+      if (count.lines === 0 && ended === undefined) notAnExport ??= broken ?? "there is nothing in it"
       if (notAnExport !== undefined) return yield* new NotAnExport({ reason: notAnExport })
       yield* flush
-      if (stopped !== undefined) return report(stopped)
+      const early = ended ?? stopped
+      if (early !== undefined) return report(early)
       const missing = Archive.missingOf(said, { ...found(said), sha256: sum.hex() })
       return report(said === undefined ? (broken ?? missing) : missing)
     })

@@ -33,5 +33,6 @@ export {
   type WireOptions
 } from "./wireOutbox.ts"
 export * as MongoOutboxStore from "./MongoOutboxStore.ts"
+export * as MongoRevocationStore from "./MongoRevocationStore.ts"
 export * as MongoTransaction from "./MongoTransaction.ts"
 export { createOutbox, type AddOptions, type Options as OutboxOptions, type Outbox } from "./createOutbox.ts"

@@ -5,6 +5,7 @@
  * every query on them names its topics, and it is part of every unique index: nothing crosses shards.
  */
 import type { Collection, Db, IndexDescription } from "mongodb"
+import type { Entry } from "../../domain/Revocation.ts"
 import { upsert, whileBusy } from "./attempts.ts"
 
 /** Raise it with every step. */
@@ -146,6 +147,18 @@ export interface OutboxDocument {
   readonly lastError?: string
 }
 
+export interface RevocationDocument extends Omit<Entry, "id"> {
+  readonly _id: string
+}
+
+/** One document: what is revoked has changed when its version has, and may change while there are marks. */
+export interface RevocationChangesDocument {
+  readonly _id: string
+  readonly version: string
+  /** Changes that are under way, and since when, by the server's clock. */
+  readonly marks?: ReadonlyArray<{ readonly mark: string; readonly at: number }>
+}
+
 interface SchemaDocument {
   readonly _id: "schema"
   readonly version: number
@@ -160,6 +173,8 @@ export interface Collections {
   readonly group_states: GroupStateDocument
   readonly dedupe: DedupeDocument
   readonly outbox: OutboxDocument
+  readonly revocations: RevocationDocument
+  readonly revocation_changes: RevocationChangesDocument
 }
 
 export const collection = <Name extends keyof Collections>(
@@ -189,7 +204,9 @@ const indexes: Readonly<Record<keyof Collections, ReadonlyArray<IndexDescription
   /** Made by whoever knows how long handled events are kept (dedupeCommands.ts). */
   dedupe: [],
   /** Made with each outbox (addToOutbox.ts). */
-  outbox: []
+  outbox: [],
+  revocations: [{ key: { until: 1 }, name: "by_end", sparse: true }],
+  revocation_changes: []
 }
 
 /** Makes what is missing, and answers the id of this life of the store. Any number of hubs may do it at once. */

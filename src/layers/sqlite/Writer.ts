@@ -10,6 +10,7 @@ import { DatabaseSync } from "node:sqlite"
 import { eventCommands } from "./eventCommands.ts"
 import { groupCommands } from "./groupCommands.ts"
 import { outboxCommands } from "./outboxCommands.ts"
+import { revocationCommands } from "./revocationCommands.ts"
 import { connectionPragmas } from "./schema.ts"
 import { prepare, type Statements } from "./statements.ts"
 
@@ -20,7 +21,8 @@ const makeCommands = (statements: Statements) => {
     commands: {
       events: events.commands,
       groups: groupCommands(statements),
-      outbox: outboxCommands(statements)
+      outbox: outboxCommands(statements),
+      revocations: revocationCommands(statements)
     }
   }
 }

@@ -125,6 +125,17 @@ const migrations: ReadonlyArray<{ readonly version: number; readonly sql: string
     version: 2,
     // Only the writer moves records, many at a time, and counts them itself: the trigger was half of a drain's work.
     sql: "DROP TRIGGER outbox_moved"
+  },
+  {
+    version: 3,
+    sql: `
+      CREATE TABLE hub_revocations (
+        id TEXT NOT NULL PRIMARY KEY,
+        entry TEXT NOT NULL,
+        until REAL
+      ) STRICT, WITHOUT ROWID;
+      CREATE INDEX hub_revocations_by_end ON hub_revocations (until) WHERE until IS NOT NULL;
+    `
   }
 ]
 
@@ -160,7 +171,8 @@ export const check = (db: DatabaseSync): void => {
     "group_states",
     "group_parts",
     "outbox",
-    "outbox_counts"
+    "outbox_counts",
+    "hub_revocations"
   ].filter((name) => hasTable(db, name))
   if (taken.length > 0) {
     throw new SchemaProblem(

@@ -22,6 +22,13 @@ export const sql = {
   setMeta:
     "INSERT INTO hub_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 
+  // revocations
+  addRevocation:
+    "INSERT INTO hub_revocations (id, entry, until) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",
+  removeRevocation: "DELETE FROM hub_revocations WHERE id = ?",
+  revocationsAfter: "SELECT entry FROM hub_revocations WHERE id > ? ORDER BY id LIMIT ?",
+  pruneRevocations: "DELETE FROM hub_revocations WHERE until < ?",
+
   // topics
   topic: "SELECT id, name, head, floor, stored_at FROM topics WHERE name = ?",
   addTopic: "INSERT INTO topics (name, head, floor, stored_at) VALUES (?, ?, ?, 0) RETURNING id",

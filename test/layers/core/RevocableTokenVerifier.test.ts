@@ -1,9 +1,11 @@
 /** A verifier in front of which stands what was revoked. */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import * as Policy from "../../../src/domain/Policy.ts"
 import * as RevocableTokenVerifier from "../../../src/layers/core/RevocableTokenVerifier.ts"
-import * as MemoryRevocations from "../../../src/layers/memory/MemoryRevocations.ts"
+import * as RandomIds from "../../../src/layers/core/RandomIds.ts"
+import * as StoreRevocations from "../../../src/layers/core/StoreRevocations.ts"
+import * as MemoryRevocationStore from "../../../src/layers/memory/MemoryRevocationStore.ts"
 import { Revocations } from "../../../src/services/Revocations.ts"
 import { TokenExpired, TokenVerifier } from "../../../src/services/TokenVerifier.ts"
 
@@ -14,7 +16,11 @@ const layer = RevocableTokenVerifier.layer(
     verify: (token) =>
       token === "good" ? Effect.succeed(claims) : Effect.fail(new TokenExpired({ reason: "it has expired" }))
   })
-).pipe(Layer.provideMerge(MemoryRevocations.layer))
+).pipe(
+  Layer.provideMerge(
+    StoreRevocations.layer().pipe(Layer.provide([MemoryRevocationStore.layer, RandomIds.layer]))
+  )
+)
 
 describe("RevocableTokenVerifier", () => {
   it.effect("takes what the verifier takes, until it is revoked", () =>
@@ -22,7 +28,7 @@ describe("RevocableTokenVerifier", () => {
       const { verify } = yield* TokenVerifier
       const { revoke } = yield* Revocations
       expect(yield* verify("good")).toBe(claims)
-      yield* revoke({ _tag: "Subject", sub: "bob", issuedBefore: Infinity })
+      yield* revoke({ _tag: "Subject", sub: "bob", issuedBefore: 2_000 })
       expect(yield* verify("good")).toBe(claims)
       yield* revoke({ _tag: "Token", tokenId: "t" })
       expect(yield* Effect.flip(verify("good"))).toMatchObject({
@@ -31,6 +37,29 @@ describe("RevocableTokenVerifier", () => {
       })
     }).pipe(Effect.provide(layer))
   )
+
+  it.effect("takes none while nobody can tell what was revoked", () => {
+    const known = { isCurrent: true }
+    const unsure = Layer.succeed(Revocations, {
+      revoke: () => Effect.never,
+      remove: () => Effect.never,
+      list: () => Effect.never,
+      isRevoked: ({ sub }) => sub === "mallory",
+      isCurrent: () => known.isCurrent,
+      changes: Stream.never
+    })
+    const verifier = Layer.succeed(TokenVerifier, { verify: (sub) => Effect.succeed({ ...claims, sub }) })
+    return Effect.gen(function* () {
+      const { verify } = yield* TokenVerifier
+      expect(yield* verify("alice")).toMatchObject({ sub: "alice" })
+      known.isCurrent = false
+      expect((yield* Effect.flip(verify("alice")))._tag).toBe("VerifierUnavailable")
+      // What is known holds on.
+      expect((yield* Effect.flip(verify("mallory")))._tag).toBe("TokenInvalid")
+      known.isCurrent = true
+      expect(yield* verify("alice")).toMatchObject({ sub: "alice" })
+    }).pipe(Effect.provide(RevocableTokenVerifier.layer(verifier).pipe(Layer.provide(unsure))))
+  })
 
   it.effect("refuses what the verifier refuses, for its reason", () =>
     Effect.gen(function* () {

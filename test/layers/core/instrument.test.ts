@@ -10,6 +10,7 @@ import * as RandomIds from "../../../src/layers/core/RandomIds.ts"
 import * as MemoryEventStore from "../../../src/layers/memory/MemoryEventStore.ts"
 import * as MemoryGroupStore from "../../../src/layers/memory/MemoryGroupStore.ts"
 import * as MemoryOutboxStore from "../../../src/layers/memory/MemoryOutboxStore.ts"
+import * as MemoryRevocationStore from "../../../src/layers/memory/MemoryRevocationStore.ts"
 import { EventBus } from "../../../src/services/EventBus.ts"
 import { EventStore } from "../../../src/services/EventStore.ts"
 import { GroupStore } from "../../../src/services/GroupStore.ts"
@@ -145,7 +146,8 @@ describe("metrics", () => {
     Layer.mergeAll(
       instrument(EventStore, MemoryEventStore.layer()),
       instrument(GroupStore, MemoryGroupStore.layer),
-      instrument(OutboxStore, MemoryOutboxStore.layer())
+      instrument(OutboxStore, MemoryOutboxStore.layer()),
+      MemoryRevocationStore.layer
     ).pipe(Layer.provideMerge(RandomIds.layerTest())),
     {
       limits: Settings.limits,

@@ -20,6 +20,7 @@ let hub: HubProcess
 let client: RawClient
 let shop: ShopOutbox
 let exported: string
+let revoked: string
 
 interface Call {
   readonly path: string
@@ -68,7 +69,13 @@ const changes: Readonly<Record<string, (reason: string) => Call>> = {
   "POST /outbox/:source/redrive": (reason) => post("/outbox/shop/redrive", { all: true, reason }, dryRun),
   "POST /outbox/:source/purge": (reason) => post("/outbox/shop/purge", { olderThanMs: 1, reason }, dryRun),
   "POST /outbox/:source/pause": (reason) => post("/outbox/shop/pause", { reason }),
-  "POST /outbox/:source/resume": (reason) => post("/outbox/shop/resume", { reason })
+  "POST /outbox/:source/resume": (reason) => post("/outbox/shop/resume", { reason }),
+  "POST /revocations": (reason) => post("/revocations", { tokenId: "audited", reason }, dryRun),
+  "DELETE /revocations/:id": (reason) => {
+    const path = `/revocations/${revoked}?${new URLSearchParams({ reason })}`
+    const init = { method: "DELETE" }
+    return { path, init, dry: { path: `${path}&dryRun=true`, init } }
+  }
 }
 
 /** A POST only because of what it is asked with. */
@@ -97,6 +104,8 @@ beforeAll(async () => {
   await client.events(1)
   await client.request({ op: "NACK", topic, group: "audited", id: "1", reason: "not now" })
   exported = (await askAs(hub, operator, `/export?topic=${topic}`)).text
+  const revocation = await askAs(hub, operator, "/revocations", json({ tokenId: "gone" }))
+  revoked = (revocation.json as { readonly id: string }).id
 })
 
 afterAll(async () => {

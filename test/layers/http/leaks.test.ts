@@ -163,6 +163,15 @@ const asked: Readonly<Record<string, (names: Names) => ReadonlyArray<Request>>> 
     ["/top?by=slow"]
   ],
   "GET /connections": () => pages("/connections"),
+  "POST /revocations": ({ id }) => [
+    ["/revocations", json({ tokenId: id })],
+    ["/revocations", json({ sub: `${id}-user`, dryRun: true })]
+  ],
+  "GET /revocations": () => pages("/revocations"),
+  "DELETE /revocations/:id": ({ id }) => [
+    [`/revocations/${id}`, { method: "DELETE" }],
+    [`/revocations/${id}?dryRun=true`, { method: "DELETE" }]
+  ],
   "GET /healthz": () => [["/healthz"]],
   "GET /readyz": () => [["/readyz"]],
   "GET /metrics": () => [["/metrics"]]
@@ -248,6 +257,8 @@ beforeAll(async () => {
   await client.request({ ...nack, id: `${marker}-2` })
   const release = json({ topic, key: `${key}-2`, mode: "dead-letter" })
   expect(await askAs(hub, operator, `/groups/${group}/release-key`, release)).toMatchObject({ status: 200 })
+  const revocation = json({ tokenId: `${marker}-token`, reason: marker })
+  expect(await askAs(hub, operator, "/revocations", revocation)).toMatchObject({ status: 200 })
   const follower = await RawClient.connect(hub.ws)
   await follower.request({ op: "AUTH", token })
   await follower.request({ op: "SUBSCRIBE", topic: "$hub.**" })
@@ -303,6 +314,7 @@ it("is worth something: with all rights the marker is in the answers", async () 
     `/cursors?topic=${existing.topic}`,
     `/latest-by-key?topic=${existing.topic}`,
     "/outbox/shop/records",
+    "/revocations",
     "/groups/shared"
   ]) {
     expect([path, await shows(path)]).toEqual([path, true])

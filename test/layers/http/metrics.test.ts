@@ -2,7 +2,7 @@
  * `/metrics` of a hub that is a process of its own: by the conventions, with the right values after a known history, and
  * with as many series for ten thousand topics as for ten. What docs and deploy/ name is there.
  */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
@@ -42,7 +42,9 @@ describe("a hub without any history", () => {
   const directory = mkdtempSync(join(tmpdir(), "event-hub-"))
 
   beforeAll(async () => {
-    hub = await startHub({ HUB_STORE: `sqlite:${join(directory, "hub.db")}` })
+    const policies = join(directory, "policies.txt")
+    writeFileSync(policies, "role dev:")
+    hub = await startHub({ HUB_STORE: `sqlite:${join(directory, "hub.db")}`, HUB_POLICY: policies })
     exposition = await scrape(hub)
     names = new Set(exposition.families.keys())
   })
@@ -76,16 +78,18 @@ describe("a hub without any history", () => {
       "major",
       "minor",
       "operation",
+      "outcome",
       "patch",
       "path",
       "reason",
+      "setting",
       "source",
       "version"
     ])
     expect(labels.get("path")).toEqual(new Set(["live", "group"]))
     expect(labels.get("source")).toEqual(new Set(["hub"]))
     for (const operation of labels.get("operation") ?? []) {
-      expect(operation).toMatch(/^(Event|Group|Outbox)Store\.[a-zA-Z]+$/)
+      expect(operation).toMatch(/^(Event|Group|Outbox|Revocation)Store\.[a-zA-Z]+$/)
     }
   })
 

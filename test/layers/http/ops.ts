@@ -21,12 +21,12 @@ const answerOf = async (response: Response): Promise<Answer> => {
 }
 
 /** Without a token, or with the headers that are given. */
-export const ask = async (hub: HubProcess, path: string, init?: RequestInit): Promise<Answer> =>
+export const ask = async (hub: Pick<HubProcess, "ops">, path: string, init?: RequestInit): Promise<Answer> =>
   answerOf(await fetch(hub.ops + path, init))
 
 /** With a token; one for everything, unless it is said otherwise. */
 export const askAs = async (
-  hub: HubProcess,
+  hub: Pick<HubProcess, "ops">,
   token: string | TokenOptions,
   path: string,
   init: RequestInit = {}
@@ -43,7 +43,11 @@ export const json = (body: unknown): RequestInit => ({
 })
 
 /** What a 200 with JSON says. */
-export const read = async (hub: HubProcess, path: string, token: TokenOptions = {}): Promise<unknown> => {
+export const read = async (
+  hub: Pick<HubProcess, "ops">,
+  path: string,
+  token: TokenOptions = {}
+): Promise<unknown> => {
   const answer = await askAs(hub, token, path)
   expect([path, answer.status, answer.type]).toEqual([path, 200, "application/json"])
   return answer.json
@@ -51,7 +55,7 @@ export const read = async (hub: HubProcess, path: string, token: TokenOptions = 
 
 /** A path, headers and a method as they are, which `fetch` would tidy or refuse. */
 export const askRaw = (
-  hub: HubProcess,
+  hub: Pick<HubProcess, "ops">,
   path: string,
   headers: Readonly<Record<string, string>> = {},
   method = "GET"
