@@ -188,8 +188,11 @@ export const headerProblem = (text: string): string | undefined => {
     return `the first line does not say "format":"${format}"; send a file that an export has made`
   }
   if (value["version"] !== version) {
-    const found = JSON.stringify(value["version"]) ?? "none"
-    return `the file has version ${found.slice(0, 20)}, and this hub reads version ${version}`
+    const found = value["version"]
+    // It may be deeper than whoever prints it can stand.
+    const shown =
+      typeof found === "object" ? "of another kind" : (JSON.stringify(found) ?? "none").slice(0, 20)
+    return `the file has version ${shown}, and this hub reads version ${version}`
   }
   return undefined
 }

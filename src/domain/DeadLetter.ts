@@ -50,7 +50,8 @@ export const unlimited: Event.EventLimits = {
   maxNameLength: Infinity,
   maxHeaders: Infinity,
   maxHeadersLength: Infinity,
-  maxTags: Infinity
+  maxTags: Infinity,
+  maxJsonDepth: Infinity
 }
 
 /**

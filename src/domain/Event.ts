@@ -66,6 +66,8 @@ export interface EventLimits {
   /** Characters of all header names and values together. */
   readonly maxHeadersLength: number
   readonly maxTags: number
+  /** Objects and arrays within each other. */
+  readonly maxJsonDepth: number
 }
 
 export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
@@ -103,12 +105,32 @@ export const utf8Length = (text: string): number => {
   return bytes
 }
 
-const printPayload = (payload: unknown): string | undefined => {
+const notJson = "its payload is not JSON"
+
+const tooDeep = ({ maxJsonDepth }: EventLimits): string =>
+  `its payload has more than ${maxJsonDepth} objects and arrays within each other`
+
+/** The payload as JSON; or why it is none that would come out as it went in. */
+const printPayload = (
+  payload: unknown,
+  limits: EventLimits
+): { readonly text: string } | { readonly reason: string } => {
+  let text: string | undefined
   try {
-    return JSON.stringify(payload)
-  } catch {
-    return undefined
+    text = JSON.stringify(payload)
+  } catch (error) {
+    // The stack of the printer ends far beyond any limit; all else is a cycle, or a value that has no JSON.
+    return { reason: error instanceof RangeError ? tooDeep(limits) : notJson }
   }
+  if (text === undefined) return { reason: notJson }
+  // Short texts cannot be deep, and what is no finite number is printed as null.
+  if (text.length > 2 * limits.maxJsonDepth && Json.isDeeper(payload, limits.maxJsonDepth)) {
+    return { reason: tooDeep(limits) }
+  }
+  if (text.includes("null") && !Json.isFinite(payload)) {
+    return { reason: "its payload holds a number beyond the range of a double" }
+  }
+  return { text }
 }
 
 const names = ["id", "type", "key", "caused_by", "sid"] as const
@@ -154,8 +176,9 @@ export const encodeEvent = (event: NewEvent, limits: EventLimits): Result.Result
   if (Result.isFailure(topic)) return Result.fail(topic.failure)
   const reason = problem(event, limits)
   if (reason !== undefined) return Result.fail(new InvalidEvent({ reason }))
-  const payload = printPayload(event.payload)
-  if (payload === undefined) return Result.fail(new InvalidEvent({ reason: "its payload is not JSON" }))
+  const printed = printPayload(event.payload, limits)
+  if ("reason" in printed) return Result.fail(new InvalidEvent(printed))
+  const payload = printed.text
   // No string has more than three bytes a unit: most payloads need no count.
   if (payload.length * 3 > limits.maxPayloadBytes) {
     const bytes = utf8Length(payload)

@@ -16,6 +16,7 @@ import type {
   End,
   EndReason,
   Err,
+  Expiring,
   Extend,
   Nack,
   Ok,
@@ -60,8 +61,14 @@ export interface Session {
   readonly openedAt: number
   readonly phase: "anonymous" | "ready" | "closed"
   readonly claims: Claims | undefined
+  /** It offered no subprotocol: it gets no message that the first clients do not know. */
+  readonly isOld: boolean
+  /** When it is told that its token will expire; none: it was, or it need not be. */
+  readonly warnAt: number | undefined
   /** A token is with the verifier; what came after it waits in `queued`. */
   readonly verifying: Auth | undefined
+  /** The answer to it, which waits because too many were refused before. */
+  readonly refusal: { readonly code: Refusal; readonly reason: string } | undefined
   readonly queued: ReadonlyArray<Queued>
   readonly subscriptions: ReadonlyMap<SubscriptionKey, Subscription>
   /** What follows on these topics in the same frame is over the rate, too, so that it overtakes nothing. */
@@ -77,6 +84,7 @@ export interface SessionContext {
   readonly limits: Limits
   readonly settings: GatewaySettings
   readonly clockToleranceMs: number
+  readonly expiryWarningMs: number
   /** The life of the store, which positions belong to. */
   readonly history: string
   readonly decide: (claims: Claims, request: Policy.Request) => Policy.Decision
@@ -85,6 +93,8 @@ export interface SessionContext {
   readonly spend: (claims: Claims, cost: Quota.Cost) => Quota.Limited | undefined
   /** What `spend` would answer, without spending: of a publish that is refused for the one before it. */
   readonly look: (claims: Claims, cost: Quota.Cost) => Quota.Limited | undefined
+  /** Takes note of a token that was refused, and says how long the answer to it waits. */
+  readonly delayOf: (code: Refusal, reason: string) => number
   /** A new id for an event that came without one. */
   readonly makeId: () => string
 }
@@ -101,16 +111,30 @@ export type Input =
     }
   | { readonly _tag: "Verified"; readonly claims: Claims; readonly now: number }
   | { readonly _tag: "Refused"; readonly code: Refusal; readonly reason: string; readonly now: number }
+  /** The answer to a refused AUTH has waited for as long as it had to. */
+  | { readonly _tag: "Waited" }
   /** A subscription came to nothing, or the hub ended it. */
   | { readonly _tag: "Ended"; readonly key: SubscriptionKey; readonly reason: EndReason | undefined }
   | { readonly _tag: "Pong" }
   | { readonly _tag: "Tick"; readonly now: number }
   | { readonly _tag: "Revoked" }
+  /** Decisions may be others than they were. */
+  | { readonly _tag: "PolicyChanged" }
+
+/** What was forbidden, and why: for the log, since a client is not told. */
+export interface Denial {
+  readonly action: Policy.Action | "auth"
+  readonly topic: string | undefined
+  readonly group: string | undefined
+  readonly rule: string
+}
 
 export type Action =
-  | { readonly _tag: "Send"; readonly message: Ok | Err | End }
+  | { readonly _tag: "Send"; readonly message: Ok | Err | End | Expiring; readonly denial?: Denial }
   | { readonly _tag: "Close"; readonly code: CloseCode; readonly reason: string }
   | { readonly _tag: "Verify"; readonly token: string }
+  /** Come back with `Waited` after this long. */
+  | { readonly _tag: "Wait"; readonly ms: number }
   | { readonly _tag: "Append"; readonly record: Event.EventRecord; readonly ref: Ref | undefined }
   /** Begin a subscription; answer its `ref` when it stands. */
   | {
@@ -130,12 +154,20 @@ export interface Step {
   readonly actions: ReadonlyArray<Action>
 }
 
-export const open = (connection: string, now: number, settings: GatewaySettings): Session => ({
+export const open = (
+  connection: string,
+  now: number,
+  settings: GatewaySettings,
+  isOld: boolean = false
+): Session => ({
   connection,
   openedAt: now,
   phase: "anonymous",
   claims: undefined,
+  isOld,
+  warnAt: undefined,
   verifying: undefined,
+  refusal: undefined,
   queued: [],
   subscriptions: new Map(),
   overRate: { frame: 0, topics: new Map() },
@@ -195,13 +227,23 @@ interface Draft {
   readonly actions: Array<Action>
 }
 
-const send = (draft: Draft, message: Ok | Err | End): void => {
+const send = (draft: Draft, message: Ok | Err | End | Expiring): void => {
   draft.actions.push({ _tag: "Send", message })
+}
+
+const forbid = (
+  draft: Draft,
+  ref: Ref | undefined,
+  msg: string,
+  denial: Denial,
+  more?: { readonly rule?: string }
+): void => {
+  draft.actions.push({ _tag: "Send", message: err(ref, "forbidden", msg, more), denial })
 }
 
 const close = (draft: Draft, code: CloseCode, reason: string): void => {
   if (draft.session.phase === "closed") return
-  draft.session = { ...draft.session, phase: "closed", verifying: undefined, queued: [] }
+  draft.session = { ...draft.session, phase: "closed", verifying: undefined, refusal: undefined, queued: [] }
   draft.actions.push({ _tag: "Close", code, reason })
 }
 
@@ -215,17 +257,34 @@ const malformed = (draft: Draft, message: Malformed, context: SessionContext, no
   }
 }
 
-const auth = (draft: Draft, message: Auth): void => {
+const auth = (draft: Draft, message: Auth, context: SessionContext): void => {
   draft.session = { ...draft.session, verifying: message }
-  if (message.token === "") return refuse(draft, "no_token", "AUTH came without a token")
+  if (message.token === "") return refuse(draft, "no_token", "AUTH came without a token", context)
   draft.actions.push({ _tag: "Verify", token: message.token })
 }
 
-const refuse = (draft: Draft, code: ErrorCode, reason: string): void => {
+/** A token is refused: now, or when the answer to it has waited. Until then it counts as being verified. */
+const refuse = (draft: Draft, code: Refusal, reason: string, context: SessionContext): void => {
+  const ms = code === "unavailable" ? 0 : context.delayOf(code, reason)
+  if (ms === 0) return answerRefused(draft, code, reason)
+  draft.session = { ...draft.session, refusal: { code, reason } }
+  draft.actions.push({ _tag: "Wait", ms })
+}
+
+const answerRefused = (draft: Draft, code: Refusal, reason: string): void => {
   send(draft, err(draft.session.verifying?.ref, code, reason))
   if (code === "unavailable") close(draft, CloseCode.overloaded, reason)
   else close(draft, CloseCode.tokenRefused, code)
 }
+
+const noRule = "no rule allows it"
+
+const denialOf = (
+  action: Policy.Action,
+  topic: string,
+  group: string | undefined,
+  { rule }: Policy.Denied
+): Denial => ({ action, topic, group, rule: rule === undefined ? noRule : Policy.formatRule(rule) })
 
 /** The rule that denied, for those who administrate the topic: to others it would tell what there is to hide. */
 const ruleOf = (
@@ -271,12 +330,14 @@ const publish = (
     return send(draft, err(ref, eventErrorCode(record.failure), record.failure.message))
   }
   if (Topic.isOwn(topic)) {
-    return send(draft, err(ref, "forbidden", Event.ownTopic))
+    const denial = { action: "publish", topic, group: undefined, rule: Event.ownTopic } as const
+    return forbid(draft, ref, Event.ownTopic, denial)
   }
   const decision = context.decide(claims, { action: "publish", topic })
   if (decision._tag === "Denied") {
     const rule = ruleOf(decision, context, claims, topic)
-    return send(draft, err(ref, "forbidden", `no right to publish '${topic}'`, rule))
+    const denial = denialOf("publish", topic, undefined, decision)
+    return forbid(draft, ref, `no right to publish '${topic}'`, denial, rule)
   }
   const cost = { topic, bytes: record.success.body.length }
   const before = draft.session.overRate
@@ -296,6 +357,9 @@ const publish = (
 const groupProblem = (group: string | undefined): string | undefined =>
   group === undefined || Topic.isSegment(group) ? undefined : "a group's name is one topic segment"
 
+/** Positions that a subscription may begin with, for each subscription that a connection may have. */
+const positionsPerSubscription = 10
+
 const subscribeProblem = (message: Subscribe, limits: Limits): string | undefined => {
   const { group, opts } = message
   const problem = groupProblem(group)
@@ -308,6 +372,12 @@ const subscribeProblem = (message: Subscribe, limits: Limits): string | undefine
   }
   if (opts?.ackTimeoutMs !== undefined && opts.ackTimeoutMs > limits.maxAckTimeoutMs) {
     return `'ackTimeoutMs' is at most ${limits.maxAckTimeoutMs}`
+  }
+  if (typeof opts?.from === "object" && "topics" in opts.from) {
+    const maxPositions = positionsPerSubscription * limits.maxSubscriptionsPerConnection
+    if (Object.keys(opts.from.topics).length > maxPositions) {
+      return `'from: { topics }' names at most ${maxPositions} topics; begin by '{ time }' instead`
+    }
   }
   if (typeof opts?.from === "object" && "after" in opts.from && message.topic.includes("*")) {
     return "'from: { after }' needs a concrete topic; give 'topics' for a pattern"
@@ -332,7 +402,8 @@ const subscribe = (draft: Draft, message: Subscribe, context: SessionContext, cl
   if (decision._tag === "Denied") {
     const inGroup = group === undefined ? "" : ` in group '${group}'`
     const rule = ruleOf(decision, context, claims, topic)
-    return send(draft, err(ref, "forbidden", `no right to subscribe '${topic}'${inGroup}`, rule))
+    const denial = denialOf("subscribe", topic, group, decision)
+    return forbid(draft, ref, `no right to subscribe '${topic}'${inGroup}`, denial, rule)
   }
   const { maxSubscriptionsPerConnection } = context.limits
   if (subscriptions.size >= maxSubscriptionsPerConnection) {
@@ -408,7 +479,7 @@ const receive = (
     return
   }
   if (message.op === "MALFORMED") return malformed(draft, message, context, now)
-  if (message.op === "AUTH") return auth(draft, message)
+  if (message.op === "AUTH") return auth(draft, message, context)
   if (claims === undefined) {
     send(draft, err(message.ref, "no_token", "the first message is AUTH"))
     return close(draft, CloseCode.tokenRefused, "no_token")
@@ -436,13 +507,12 @@ const release = (draft: Draft, context: SessionContext, now: number): void => {
   for (const { frame, message } of queued) receive(draft, message, frame, context, now)
 }
 
-const verified = (draft: Draft, claims: Claims, context: SessionContext, now: number): void => {
-  const { claims: before, connection, verifying } = draft.session
-  if (before !== undefined && before.sub !== claims.sub) {
-    send(draft, err(verifying?.ref, "forbidden", "the token is somebody else's; open another connection"))
-    return release(draft, context, now)
-  }
-  draft.session = { ...draft.session, phase: "ready", claims }
+/** Ends the subscriptions that are not allowed any more, and names them. */
+const decideAgain = (
+  draft: Draft,
+  claims: Claims,
+  context: SessionContext
+): ReadonlyArray<{ readonly topic: string; readonly group?: string }> => {
   const revoked: Array<{ readonly topic: string; readonly group?: string }> = []
   for (const [key, { group, pattern }] of draft.session.subscriptions) {
     const decision = context.decideSubscription(claims, { pattern: pattern.name, group })
@@ -453,6 +523,30 @@ const verified = (draft: Draft, claims: Claims, context: SessionContext, now: nu
     draft.actions.push({ _tag: "Unsubscribe", key, message: undefined })
     send(draft, { op: "END", sub: pattern.name, ...sub, reason: "revoked" })
   }
+  return revoked
+}
+
+/** A token that lives for less than twice the time of the warning is warned of when half of its life is left. */
+const warnAtOf = (
+  { expiresAt }: Claims,
+  now: number,
+  { expiryWarningMs }: SessionContext
+): number | undefined =>
+  Number.isFinite(expiresAt)
+    ? expiresAt - Math.min(expiryWarningMs, Math.max(0, expiresAt - now) / 2)
+    : undefined
+
+const verified = (draft: Draft, claims: Claims, context: SessionContext, now: number): void => {
+  const { claims: before, connection, isOld, verifying } = draft.session
+  if (before !== undefined && before.sub !== claims.sub) {
+    const msg = "the token is somebody else's; open another connection"
+    const rule = `the token is that of '${claims.sub}'`
+    forbid(draft, verifying?.ref, msg, { action: "auth", topic: undefined, group: undefined, rule })
+    return release(draft, context, now)
+  }
+  const warnAt = isOld ? undefined : warnAtOf(claims, now, context)
+  draft.session = { ...draft.session, phase: "ready", claims, warnAt }
+  const revoked = decideAgain(draft, claims, context)
   send(
     draft,
     ok(verifying?.ref, {
@@ -469,21 +563,26 @@ const verified = (draft: Draft, claims: Claims, context: SessionContext, now: nu
 }
 
 const tick = (draft: Draft, context: SessionContext, now: number): void => {
-  const { session } = draft
+  const { claims, openedAt, refusal, verifying, warnAt } = draft.session
   const { authTimeoutMs, heartbeatMs, maxMissedPongs } = context.settings
-  if (session.claims === undefined) {
-    if (now - session.openedAt < authTimeoutMs) return
+  if (claims === undefined) {
+    if (now - openedAt < authTimeoutMs) return
+    if (refusal !== undefined) return answerRefused(draft, refusal.code, refusal.reason)
     // Whoever sent its token in time is not to blame for a slow verifier, and comes back with the same one.
-    return session.verifying === undefined
+    return verifying === undefined
       ? close(draft, CloseCode.authTimeout, "no AUTH in time")
-      : refuse(draft, "unavailable", "the token could not be verified in time")
+      : answerRefused(draft, "unavailable", "the token could not be verified in time")
   }
-  if (now >= session.claims.expiresAt + context.clockToleranceMs) {
-    return close(draft, CloseCode.tokenExpired, "the token has expired")
+  const closesAt = claims.expiresAt + context.clockToleranceMs
+  if (now >= closesAt) return close(draft, CloseCode.tokenExpired, "the token has expired")
+  if (warnAt !== undefined && now >= warnAt) {
+    draft.session = { ...draft.session, warnAt: undefined }
+    send(draft, { op: "EXPIRING", expiresAt: claims.expiresAt, closesInMs: closesAt - now })
   }
-  if (now < session.pingAt) return
-  if (session.missedPongs >= maxMissedPongs) return close(draft, CloseCode.heartbeatLost, "heartbeat lost")
-  draft.session = { ...session, pingAt: now + heartbeatMs, missedPongs: session.missedPongs + 1 }
+  const { missedPongs, pingAt } = draft.session
+  if (now < pingAt) return
+  if (missedPongs >= maxMissedPongs) return close(draft, CloseCode.heartbeatLost, "heartbeat lost")
+  draft.session = { ...draft.session, pingAt: now + heartbeatMs, missedPongs: missedPongs + 1 }
   draft.actions.push({ _tag: "Ping" })
 }
 
@@ -496,6 +595,9 @@ const ended = (draft: Draft, key: SubscriptionKey, reason: EndReason | undefined
   send(draft, { op: "END", sub: pattern.name, ...(group === undefined ? {} : { group }), reason })
 }
 
+const isVerifying = ({ refusal, verifying }: Session): boolean =>
+  verifying !== undefined && refusal === undefined
+
 export const step = (session: Session, input: Input, context: SessionContext): Step => {
   const draft: Draft = { session, actions: [] }
   if (session.phase === "closed") return draft
@@ -505,10 +607,13 @@ export const step = (session: Session, input: Input, context: SessionContext): S
       for (const message of input.messages) receive(draft, message, input.frame, context, input.now)
       break
     case "Verified":
-      if (session.verifying !== undefined) verified(draft, input.claims, context, input.now)
+      if (isVerifying(session)) verified(draft, input.claims, context, input.now)
       break
     case "Refused":
-      if (session.verifying !== undefined) refuse(draft, input.code, input.reason)
+      if (isVerifying(session)) refuse(draft, input.code, input.reason, context)
+      break
+    case "Waited":
+      if (session.refusal !== undefined) answerRefused(draft, session.refusal.code, session.refusal.reason)
       break
     case "Ended":
       ended(draft, input.key, input.reason)
@@ -521,6 +626,9 @@ export const step = (session: Session, input: Input, context: SessionContext): S
       break
     case "Revoked":
       close(draft, CloseCode.revoked, "the token was revoked")
+      break
+    case "PolicyChanged":
+      if (session.claims !== undefined) decideAgain(draft, session.claims, context)
       break
   }
   return draft

@@ -25,8 +25,6 @@ export interface Limits extends EventLimits {
   readonly maxCredit: number
   /** Ids in one ACK. */
   readonly maxAckIds: number
-  /** Objects and arrays within each other, in a message or a body. */
-  readonly maxJsonDepth: number
   /** The longest acknowledgement time-out, EXTEND and NACK delay, in milliseconds. */
   readonly maxAckTimeoutMs: number
   /** Bytes that may wait for one connection before it counts as slow. */

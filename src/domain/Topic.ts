@@ -138,78 +138,76 @@ export const matches = (pattern: string | Pattern, topic: string | Topic): boole
   return p !== undefined && t !== undefined && matchesSegments(p.segments, t.segments)
 }
 
-/**
- * A pattern as a nondeterministic automaton whose set of states is the bits of a number: bit i stands for
- * "the first i segments are used up". Runs of `**` are one, so one shift closes a set over empty matches.
- */
-interface Automaton {
-  readonly many: bigint
-  readonly one: bigint
-  readonly literals: ReadonlyMap<string, bigint>
-  readonly accepting: bigint
+/** What stands between two `**`, and how many segments each `**` takes at least, given the `*` beside it. */
+interface Parts {
+  /** One more than `least`: the first stands at the start, the last at the end. */
+  readonly blocks: ReadonlyArray<ReadonlyArray<string>>
+  readonly least: ReadonlyArray<number>
 }
 
-const automaton = (segments: ReadonlyArray<string>): Automaton => {
-  let many = 0n
-  let one = 0n
-  const literals = new Map<string, bigint>()
-  segments.forEach((segment, i) => {
-    const bit = 1n << BigInt(i)
-    if (segment === "**") many |= bit
-    else if (segment === "*") one |= bit
-    else literals.set(segment, (literals.get(segment) ?? 0n) | bit)
-  })
-  return { many, one, literals, accepting: 1n << BigInt(segments.length) }
+/** `a.*.**.b` is `a`, anything of one segment or more, `b`; and so is `a.**.*.b`. */
+const partsOf = (segments: ReadonlyArray<string>): Parts => {
+  const blocks: Array<Array<string>> = [[]]
+  const least: Array<number> = []
+  for (let i = 0; i < segments.length;) {
+    let end = i
+    while (isWildcard(segments[end])) end++
+    const wildcards = segments.slice(i, end)
+    if (wildcards.includes("**")) {
+      least.push(wildcards.filter((segment) => segment === "*").length)
+      blocks.push([])
+    } else {
+      blocks.at(-1)!.push(...wildcards)
+    }
+    i = end
+    while (i < segments.length && !isWildcard(segments[i])) blocks.at(-1)!.push(segments[i++]!)
+  }
+  return { blocks, least }
 }
 
-const close = (a: Automaton, states: bigint): bigint => states | ((states & a.many) << 1n)
-
-/** One segment further. `undefined` stands for a segment that is written in no pattern. */
-const step = (a: Automaton, states: bigint, segment: string | undefined): bigint => {
-  const named = segment === undefined ? 0n : (a.literals.get(segment) ?? 0n)
-  return close(a, (states & a.many) | ((states & (a.one | named)) << 1n))
+/** No topic is empty, and none that a wildcard begins is the hub's own: a `**` in front may have to take a segment. */
+const spelledOut = (segments: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const next = segments[0] === "**" ? segments.find((segment) => segment !== "**") : "*"
+  return next === undefined || isOwn(next) ? ["*", ...segments] : segments
 }
-
-/**
- * How many states `covers` looks at before it gives up and answers "no", which denies. Patterns that people
- * write need fewer than a hundred; the bound is for those that are made to be slow.
- */
-const coversBudget = 10_000
 
 /**
  * Whether every topic that `b` matches is matched by `a`. A string that is not valid covers nothing and is
  * covered by nothing.
  *
- * Walks `b` while `a` follows as an automaton. Where `b` has a wildcard, a segment that stands in neither
- * pattern is the hardest case for `a`, so no other needs to be tried.
+ * Exact, in as many steps as the product of the two lengths at most: there are more segments than are written in
+ * any pattern, so what stands between two `**` of `a` has to be found as it is within `b`, where no `**` is, and the
+ * first place where it is found is as good as any later one (docs/decisions/covers.md).
  */
 export const covers = (a: string | Pattern, b: string | Pattern): boolean => {
   const pa = asPattern(a)
   const pb = asPattern(b)
   if (pa === undefined || pb === undefined) return false
-  const nfa = automaton(pa.segments)
-  const segments = pb.segments
   // An own topic is matched only by patterns that begin with its first segment as written.
-  if (isOwn(segments[0]!) && isWildcard(pa.segments[0])) return false
-  const seen = new Set<string>()
-  const open: Array<readonly [at: number, states: bigint, used: boolean]> = [[0, close(nfa, 1n), false]]
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    const [at, states, used] = next
-    const key = `${at} ${states} ${used}`
-    if (seen.has(key)) continue
-    if (seen.size === coversBudget) return false
-    seen.add(key)
-    const segment = segments[at]
-    if (segment === undefined) {
-      // No topic is empty, so what was reached without a segment is no counterexample.
-      if (used && (states & nfa.accepting) === 0n) return false
-    } else if (segment === "**") {
-      open.push([at + 1, states, used], [at, step(nfa, states, undefined), true])
-    } else if (segment === "*") {
-      open.push([at + 1, step(nfa, states, undefined), true])
-    } else if (used || at === 0 || !isOwn(segment)) {
-      open.push([at + 1, step(nfa, states, segment), true])
+  if (isOwn(pb.segments[0]!) && isWildcard(pa.segments[0])) return false
+  const { blocks, least } = partsOf(pa.segments)
+  const segments = spelledOut(pb.segments)
+  const [first = [], last = []] = [blocks[0], blocks.at(-1)]
+  const isAt = (block: ReadonlyArray<string>, at: number): boolean =>
+    block.every((segment, i) => {
+      const there = segments[at + i]
+      return segment === there || (segment === "*" && there !== "**" && there !== undefined)
+    })
+
+  if (least.length === 0) return first.length === segments.length && isAt(first, 0)
+  const end = segments.length - last.length
+  if (end < first.length || !isAt(first, 0) || !isAt(last, end)) return false
+  let at = first.length
+  for (const [i, n] of least.entries()) {
+    for (let left = n; left > 0; at++) {
+      if (at === end) return false
+      if (segments[at] !== "**") left--
     }
+    if (i === least.length - 1) break
+    const block = blocks[i + 1]!
+    while (at + block.length <= end && !isAt(block, at)) at++
+    at += block.length
+    if (at > end) return false
   }
   return true
 }

@@ -219,4 +219,13 @@ export interface Drain {
   readonly retryAfterMs: number
 }
 
-export type HubMessage = Ok | Err | EventMessage | Gap | End | Drain
+/** The token of the connection expires soon: time for an AUTH with a newer one. Once for each token. */
+export interface Expiring {
+  readonly op: "EXPIRING"
+  /** Milliseconds since 1970, as in the answer to AUTH. */
+  readonly expiresAt: number
+  /** The hub closes the connection after this long, unless a newer token comes. */
+  readonly closesInMs: number
+}
+
+export type HubMessage = Ok | Err | EventMessage | Gap | End | Drain | Expiring

@@ -225,7 +225,8 @@ describe("a later AUTH", () => {
 describe("time", () => {
   it("ends a connection when its token has expired, and the clocks' tolerance has passed", () => {
     const session = ready("", { expiresAt: 20_000 })
-    expect(run(session, [tick(24_999)]).actions).toEqual([])
+    expect(run(session, [tick(9_999)]).actions).toEqual([])
+    expect(brief(run(session, [tick(24_999)]).actions)).toEqual(["EXPIRING"])
     expect(brief(run(session, [tick(25_000)]).actions)).toEqual(["close 4101"])
   })
 
@@ -233,6 +234,34 @@ describe("time", () => {
     const session = ready("", { expiresAt: 20_000 })
     const renewed = run(session, [received([auth]), verified(claims("", { expiresAt: 90_000 }))]).session
     expect(brief(run(renewed, [tick(26_000)]).actions)).toEqual(["Ping"])
+  })
+
+  it("warns once of a token that expires soon, a minute before", () => {
+    const session = ready("", { expiresAt: 500_000 })
+    expect(brief(run(session, [tick(439_999)]).actions)).toEqual(["Ping"])
+    const { actions, session: warned } = run(session, [{ _tag: "Pong" }, tick(440_000)])
+    expect(sent(actions)).toEqual([{ op: "EXPIRING", expiresAt: 500_000, closesInMs: 65_000 }])
+    expect(brief(run(warned, [tick(441_000), tick(450_000)]).actions)).not.toContain("EXPIRING")
+  })
+
+  it("warns of a token that lives shortly when half of it is over, and of each newer one again", () => {
+    const session = ready("", { expiresAt: 20_000 })
+    expect(brief(run(session, [tick(9_999), tick(10_000)]).actions)).toEqual(["EXPIRING"])
+    const later = run(session, [tick(10_000), received([auth]), verified(claims("", { expiresAt: 24_000 }))])
+    expect(brief(run(later.session, [tick(11_999), tick(12_000)]).actions)).toEqual(["EXPIRING"])
+  })
+
+  it("warns of a token that is over already, within the clocks' tolerance", () => {
+    const { session } = run(opened, [received([auth]), verified(claims("", { expiresAt: 8_000 }), 9_000)])
+    expect(sent(run(session, [tick(9_500)]).actions)).toMatchObject([{ op: "EXPIRING", closesInMs: 3_500 }])
+  })
+
+  it("warns neither of a token that does not expire, nor a client that offered no subprotocol", () => {
+    const endless = ready("", { expiresAt: Infinity })
+    expect(brief(run(endless, [tick(20_000)]).actions)).toEqual([])
+    const old = Session.open("c1", 0, settings, true)
+    const { session } = run(old, [received([auth]), verified(claims("", { expiresAt: 20_000 }))])
+    expect(brief(run(session, [tick(19_999)]).actions)).toEqual([])
   })
 
   it("asks for a sign of life every heartbeat, and gives up after two without an answer", () => {
@@ -264,6 +293,106 @@ describe("time", () => {
   it("asks nothing of a client that has not said who it is", () => {
     const patient = { ...context, settings: { ...settings, authTimeoutMs: 90_000 } }
     expect(run(opened, [tick(50_000)], patient).actions).toEqual([])
+  })
+})
+
+describe("a refused AUTH whose answer has to wait", () => {
+  const late = { ...context, delayOf: () => 700 }
+
+  it.each([
+    ["by the verifier", [received([auth, publish("p")]), refused("jwt_invalid")], ["Verify", "Wait"]],
+    ["for want of a token", [received([{ ...auth, token: "" }, publish("p")])], ["Wait"]]
+  ] as const)("%s is answered when it has, and nothing before", (_, inputs, so) => {
+    const step = run(opened, inputs, late)
+    expect(brief(step.actions)).toEqual(so)
+    expect(step.actions.at(-1)).toEqual({ _tag: "Wait", ms: 700 })
+    const meanwhile = [
+      received([auth, { op: "PING", ref: 9 }], 10),
+      verified(claims(everything)),
+      tick(9_999)
+    ]
+    const waiting = run(step.session, meanwhile, late)
+    expect(waiting.actions).toEqual([])
+    const answers = run(waiting.session, [{ _tag: "Waited" }], late).actions
+    expect(brief(answers).at(-1)).toBe("close 4401")
+    expect(answers).toHaveLength(2)
+  })
+
+  it("is answered when the time for AUTH is over, by what it was refused for", () => {
+    const { actions } = run(opened, [received([auth]), refused("jwt_invalid"), tick(10_000)], late)
+    expect(brief(actions)).toEqual(["Verify", "Wait", "ERR 1 jwt_invalid", "close 4401"])
+  })
+
+  it("does not wait when the verifier could not tell", () => {
+    const { actions } = run(opened, [received([auth]), refused("unavailable")], late)
+    expect(brief(actions)).toEqual(["Verify", "ERR 1 unavailable", "close 1013"])
+  })
+
+  it("keeps what the token before it gave, until then", () => {
+    const { actions, session } = run(ready(everything), [received([auth]), refused("jwt_invalid")], late)
+    expect(brief(actions)).toEqual(["Verify", "Wait"])
+    expect(session.claims?.sub).toBe("ann")
+    expect(brief(run(session, [{ _tag: "Waited" }], late).actions)).toEqual([
+      "ERR 1 jwt_invalid",
+      "close 4401"
+    ])
+  })
+
+  it("has nothing to come back for when it did not wait", () => {
+    expect(run(ready(everything), [{ _tag: "Waited" }], late).actions).toEqual([])
+  })
+})
+
+describe("a changed policy", () => {
+  const subscribed = run(ready(everything), [
+    received([
+      { op: "SUBSCRIBE", topic: "a.**" },
+      { op: "SUBSCRIBE", topic: "b.*", group: "g" }
+    ])
+  ]).session
+
+  it("ends the subscriptions that are not allowed any more, and no other", () => {
+    const changed: Session.SessionContext = {
+      ...context,
+      decideSubscription: (_, { pattern }) =>
+        pattern === "a.**"
+          ? { _tag: "Allowed", rule: claims(everything).policy.rules[0]! }
+          : { _tag: "Denied", rule: undefined, reason: "no_rule_matches" }
+    }
+    const { actions, session } = run(subscribed, [{ _tag: "PolicyChanged" }], changed)
+    expect(brief(actions)).toEqual(["Unsubscribe", "END"])
+    expect(sent(actions)).toEqual([{ op: "END", sub: "b.*", group: "g", reason: "revoked" }])
+    expect([...session.subscriptions.keys()]).toEqual([Session.subscriptionKey("a.**", undefined)])
+    expect(run(session, [{ _tag: "PolicyChanged" }], changed).actions).toEqual([])
+  })
+
+  it("is nothing to a client that nobody knows yet", () => {
+    expect(run(opened, [{ _tag: "PolicyChanged" }]).actions).toEqual([])
+  })
+})
+
+describe("what is forbidden", () => {
+  it("comes with what the log is told: who decided, whatever the client is told", () => {
+    const session = ready("deny publish a.secret\nallow publish a.*")
+    const { actions } = run(session, [
+      received([
+        { op: "PUBLISH", topic: "a.secret", payload: 1 },
+        { op: "PUBLISH", topic: "b", payload: 1 },
+        { op: "PUBLISH", topic: "$hub.stats", payload: 1 },
+        { op: "SUBSCRIBE", topic: "a.*", group: "g" },
+        auth
+      ]),
+      verified(claims(everything, { sub: "bob" }))
+    ])
+    const denials = actions.flatMap((action) => (action._tag === "Send" ? (action.denial ?? []) : []))
+    expect(denials).toEqual([
+      { action: "publish", topic: "a.secret", group: undefined, rule: "deny publish a.secret" },
+      { action: "publish", topic: "b", group: undefined, rule: "no rule allows it" },
+      expect.objectContaining({ action: "publish", topic: "$hub.stats" }),
+      { action: "subscribe", topic: "a.*", group: "g", rule: "no rule allows it" },
+      { action: "auth", topic: undefined, group: undefined, rule: "the token is that of 'bob'" }
+    ])
+    expect(sent(actions).some((message) => "rule" in message)).toBe(false)
   })
 })
 

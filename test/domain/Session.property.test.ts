@@ -7,7 +7,23 @@ import * as Session from "../../src/domain/Session.ts"
 import * as Topic from "../../src/domain/Topic.ts"
 import type { Decoded } from "../../src/protocol/Decode.ts"
 import type { Ref } from "../../src/protocol/Messages.ts"
-import { brief, claims, context, opened, ready, received, refused, tick, verified } from "./sessionScene.ts"
+import {
+  brief,
+  claims,
+  context as scene,
+  opened,
+  ready,
+  received,
+  refused,
+  tick,
+  verified
+} from "./sessionScene.ts"
+
+/** The answers to some refused tokens wait. */
+const context: Session.SessionContext = {
+  ...scene,
+  delayOf: (code) => (code === "token_expired" ? 0 : 100)
+}
 
 const topic = fc.constantFrom("a", "a.b", "a.c", "b.x", "$dead.g.a", "a..b", "a.*", "", "a b", "é")
 const pattern = fc.oneof(topic, fc.constantFrom("**", "b.*", "a.**", "$dead.**", "a.b*"))
@@ -47,6 +63,7 @@ const event = fc.oneof(
   },
   { weight: 1, arbitrary: fc.constantFrom("jwt_invalid", "token_expired", "unavailable") },
   { weight: 1, arbitrary: fc.constantFrom("Pong", "Ended", "Tick", "Tick", "Tick") },
+  { weight: 1, arbitrary: fc.constantFrom("Waited", "PolicyChanged") },
   { weight: 1, arbitrary: fc.nat(15).map((n) => (n === 0 ? "Revoked" : "Pong")) }
 )
 
@@ -71,6 +88,8 @@ const story = fc
           return tick(now)
         case "Pong":
         case "Revoked":
+        case "Waited":
+        case "PolicyChanged":
           return { _tag: event }
         case "Ended":
           return { _tag: event, key: Session.subscriptionKey("a.**", undefined), reason: "removed" }
@@ -111,7 +130,7 @@ const always = (title: string, holds: (moments: ReadonlyArray<Moment>) => void) 
 const answered = (action: Session.Action): Ref | undefined => {
   switch (action._tag) {
     case "Send":
-      return action.message.op === "END" ? undefined : action.message.ref
+      return "ref" in action.message ? action.message.ref : undefined
     case "Append":
       return action.ref
     case "Subscribe":
@@ -179,7 +198,7 @@ describe("a session", () => {
     for (const { actions, session } of moments) {
       if (session.claims !== undefined) continue
       const first = brief(actions).filter((name) => !name.startsWith("ERR") && !name.startsWith("close"))
-      expect(first.filter((name) => name !== "Verify")).toEqual([])
+      expect(first.filter((name) => name !== "Verify" && name !== "Wait")).toEqual([])
       if (brief(actions).some((name) => name.endsWith("no_token")))
         expect(brief(actions).at(-1)).toBe("close 4401")
     }

@@ -7,6 +7,7 @@ import { Effect, Result, Schema } from "effect"
 import * as fc from "fast-check"
 import * as DeadLetter from "../../src/domain/DeadLetter.ts"
 import * as Topic from "../../src/domain/Topic.ts"
+import { matchesSegments } from "../../src/protocol/Segments.ts"
 import { casesOf } from "./cases.ts"
 
 type Segments = ReadonlyArray<string>
@@ -278,6 +279,75 @@ describe("Topic", () => {
       )
     })
 
+    /** Whether some topic of `b` is none of `a`: every set of places in `a` that a topic of `b` may lead to is looked at. */
+    const coversBySets = (a: Segments, b: Segments): boolean => {
+      const closed = (places: ReadonlyArray<number>): ReadonlyArray<number> => {
+        const all = new Set(places)
+        for (const place of all) if (a[place] === "**") all.add(place + 1)
+        return [...all].sort((x, y) => x - y)
+      }
+      const after = (places: ReadonlyArray<number>, word: string, first: boolean) => {
+        // No wildcard takes what is the hub's own, and none is passed over before it.
+        if (first && word.startsWith("$")) return a[0] === word ? closed([1]) : []
+        return closed(
+          places.flatMap((place) => {
+            const there = a[place]
+            return there === "**" ? [place] : there === word || there === "*" ? [place + 1] : []
+          })
+        )
+      }
+      const seen = new Set<string>()
+      const isCovered = (at: number, places: ReadonlyArray<number>, empty: boolean): boolean => {
+        const key = `${at} ${places.join()} ${empty}`
+        if (seen.has(key)) return true
+        seen.add(key)
+        const segment = b[at]
+        // No pattern has `z`, so it is the hardest that may stand for a wildcard.
+        if (segment === undefined) return empty || places.includes(a.length)
+        if (segment === "**") {
+          return isCovered(at + 1, places, empty) && isCovered(at, after(places, "z", empty), false)
+        }
+        if (segment === "*") return isCovered(at + 1, after(places, "z", empty), false)
+        // A topic that begins with it begins as written, or not at all.
+        if (empty && at > 0 && segment.startsWith("$")) return true
+        return isCovered(at + 1, after(places, segment, empty), false)
+      }
+      return isCovered(0, closed([0]), true)
+    }
+
+    it("covers agrees with following every set of places, for longer patterns", () => {
+      const pattern = fc.array(fc.constantFrom("a", "b", "*", "**", "a", "**", "$s"), {
+        minLength: 1,
+        maxLength: 9
+      })
+      /** What is more general than a pattern covers it more often than any other does. */
+      const pair = pattern.chain((b) =>
+        fc.tuple(
+          fc.oneof(
+            pattern,
+            fc
+              .tuple(
+                ...b.map((word) =>
+                  fc.constantFrom([word], [word], ["*"], ["**"], ["*", "**"], ["**", "a", "**"])
+                )
+              )
+              .map((words) => words.flat())
+          ),
+          fc.constant(b)
+        )
+      )
+      let covered = 0
+      fc.assert(
+        fc.property(pair, ([a, b]) => {
+          const expected = coversBySets(a, b)
+          if (expected) covered++
+          expect(Topic.covers(a.join("."), b.join("."))).toBe(expected)
+        }),
+        { numRuns: 3_000 }
+      )
+      expect(covered).toBeGreaterThan(300)
+    })
+
     it("a wildcard in first position matches no topic of the hub's own, '**' for nothing included", () => {
       expect(Topic.matches("**", "$dead.g.a")).toBe(false)
       expect(Topic.matches("*.g", "$dead.g")).toBe(false)
@@ -322,14 +392,77 @@ describe("Topic", () => {
       expect(Topic.overlaps(many, repeat("*.**", 16))).toBe(true)
     })
 
-    it("covers gives up on what would take too long, and then denies", () => {
-      // All of these are covered, but a proof has to follow every way the letters may lie.
+    it("covers is exact where following every way the letters may lie would take too long", () => {
       const followed = (stars: number) => `**.a.${repeat("*", stars)}.**`
       const wide = `${repeat("a.**", 15)}.a`
-      expect(Topic.covers(followed(4), wide)).toBe(true)
-      expect(Topic.covers(followed(12), wide)).toBe(false)
+      expect(Topic.covers(followed(12), wide)).toBe(true)
+      expect(Topic.covers(followed(15), wide)).toBe(true)
+      expect(Topic.covers(followed(16), wide)).toBe(false)
       expect(Topic.covers(many, many)).toBe(true)
       expect(Topic.covers(followed(28), many)).toBe(false)
+    })
+
+    /** Counts what is read of the segments: no step of a relation goes without. */
+    const counted = () => {
+      let reads = 0
+      const watch = (segments: Segments): Segments =>
+        new Proxy(segments, {
+          get: (target, property, receiver) => {
+            if (typeof property === "string" && /^\d+$/.test(property)) reads++
+            return Reflect.get(target, property, receiver) as unknown
+          }
+        })
+      return { watch, reads: () => reads }
+    }
+
+    const adversarial = [
+      repeat("**", 32),
+      many,
+      `${repeat("**.a", 15)}.b`,
+      `${repeat("a.**", 15)}.b`,
+      repeat("*.**", 16),
+      repeat("**.*", 16),
+      `**.${repeat("a", 15)}.b`,
+      `**.${repeat("a", 15)}.b.**.${repeat("a", 13)}.c`,
+      `a.${repeat("**.a.a.*", 7)}.**.b`,
+      `**.${repeat("a.*", 15)}.b`,
+      repeat("a", 32),
+      repeat("*", 32),
+      `${repeat("a", 15)}.**.${repeat("a", 15)}`
+    ]
+    const attacks = adversarial.flatMap((pattern) => adversarial.map((other) => [pattern, other] as const))
+
+    it("matches takes steps linear in the product of the lengths", () => {
+      for (const [pattern, other] of attacks) {
+        const { reads, watch } = counted()
+        // As they are written: without what parsing makes shorter.
+        const [p, t] = [pattern.split("."), other.replaceAll("*", "a").split(".")]
+        matchesSegments(watch(p), watch(t))
+        expect({ pattern, other, reads: reads() <= 4 * (p.length + 1) * (t.length + 1) }).toEqual({
+          pattern,
+          other,
+          reads: true
+        })
+      }
+    })
+
+    it.each([
+      ["covers", Topic.covers, 4],
+      ["overlaps", Topic.overlaps, 6]
+    ] as const)("so does %s", (_name, relation, most) => {
+      for (const [one, other] of attacks) {
+        const { reads, watch } = counted()
+        const [a, b] = [one, other].map((name): Topic.Pattern => {
+          const segments = name.split(".")
+          return { _tag: "Pattern", name, segments: watch(segments), concrete: false }
+        })
+        relation(a!, b!)
+        expect({
+          one,
+          other,
+          reads: reads() <= most * (one.split(".").length + 1) * (other.split(".").length + 1)
+        }).toEqual({ one, other, reads: true })
+      }
     })
   })
 })

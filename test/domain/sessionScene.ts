@@ -18,11 +18,13 @@ export const context: Session.SessionContext = {
   },
   settings,
   clockToleranceMs: 5_000,
+  expiryWarningMs: 60_000,
   history: "h1",
   decide: (claims, request) => Policy.decide(claims.policy, request),
   decideSubscription: (claims, request) => Policy.decideSubscription(claims.policy, request),
   spend: () => undefined,
   look: () => undefined,
+  delayOf: () => 0,
   makeId: () => "made"
 }
 
@@ -84,7 +86,7 @@ export const brief = (actions: ReadonlyArray<Session.Action>): ReadonlyArray<str
     if (action._tag === "Close") return `close ${action.code}`
     if (action._tag !== "Send") return action._tag
     const { message } = action
-    const ref = message.op === "END" || message.ref === undefined ? "" : ` ${message.ref}`
+    const ref = "ref" in message ? ` ${message.ref}` : ""
     return message.op === "ERR" ? `ERR${ref} ${String(message.code)}` : `${message.op}${ref}`
   })
 

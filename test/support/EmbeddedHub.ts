@@ -11,11 +11,13 @@ import * as RandomIds from "../../src/layers/core/RandomIds.ts"
 import * as MemoryEventStore from "../../src/layers/memory/MemoryEventStore.ts"
 import * as MemoryGroupStore from "../../src/layers/memory/MemoryGroupStore.ts"
 import * as MemoryOutboxStore from "../../src/layers/memory/MemoryOutboxStore.ts"
+import * as MemoryRevocationStore from "../../src/layers/memory/MemoryRevocationStore.ts"
 import { EventStore } from "../../src/services/EventStore.ts"
 import { Gateway } from "../../src/services/Gateway.ts"
 import { GroupStore } from "../../src/services/GroupStore.ts"
 import { Ops } from "../../src/services/Ops.ts"
 import { Revocations } from "../../src/services/Revocations.ts"
+import { RevocationStore } from "../../src/services/RevocationStore.ts"
 import { StoreUnavailable } from "../../src/services/StoreUnavailable.ts"
 import { secret } from "./HubProcess.ts"
 
@@ -33,6 +35,8 @@ export interface Faults {
   linesRead: number
   /** A change of a group's state. */
   modifyMs: number
+  /** What was revoked cannot be read. */
+  revocations: boolean
 }
 
 export interface EmbeddedHub {
@@ -85,6 +89,18 @@ const faultyGroups = (store: GroupStore["Service"], faults: Faults): GroupStore[
   modify: (at, f) => Effect.suspend(() => after(faults.modifyMs, store.modify(at, f)))
 })
 
+const faultyRevocations = (
+  store: RevocationStore["Service"],
+  faults: Faults
+): RevocationStore["Service"] => ({
+  ...store,
+  version: Effect.suspend(() =>
+    faults.revocations
+      ? Effect.fail(new StoreUnavailable({ operation: "version", cause: new Error(driverMessage) }))
+      : store.version
+  )
+})
+
 export const startEmbeddedHub = async (env: Readonly<Record<string, string>> = {}): Promise<EmbeddedHub> => {
   const { settings } = Result.getOrThrow(
     HubConfig.read({ HUB_STORE: "memory:", WS_PORT: "0", OPS_PORT: "0", JWT_SECRET: secret, ...env })
@@ -97,7 +113,8 @@ export const startEmbeddedHub = async (env: Readonly<Record<string, string>> = {
     findMs: 0,
     readLines: false,
     linesRead: 0,
-    modifyMs: 0
+    modifyMs: 0,
+    revocations: false
   }
   const events = Layer.effect(
     EventStore,
@@ -107,7 +124,11 @@ export const startEmbeddedHub = async (env: Readonly<Record<string, string>> = {
     GroupStore,
     Effect.map(MemoryGroupStore.make(), (store) => faultyGroups(store, faults))
   )
-  const stores = Layer.mergeAll(events, groups, MemoryOutboxStore.layer()).pipe(
+  const revocations = Layer.effect(
+    RevocationStore,
+    Effect.map(MemoryRevocationStore.make, (store) => faultyRevocations(store, faults))
+  )
+  const stores = Layer.mergeAll(events, groups, MemoryOutboxStore.layer(), revocations).pipe(
     Layer.provideMerge(RandomIds.layer)
   )
   const { verifier } = await Effect.runPromise(Tokens.make(settings))

@@ -50,7 +50,8 @@ const unlimited: Event.EventLimits = {
   maxNameLength: Infinity,
   maxHeaders: Infinity,
   maxHeadersLength: Infinity,
-  maxTags: Infinity
+  maxTags: Infinity,
+  maxJsonDepth: Infinity
 }
 
 interface Subscriber {

@@ -180,6 +180,12 @@ export const rateLimited = counter(
   "Requests that were over a rate, by the limit that they met."
 )
 
+/** By what came of it: a closed set of names. */
+export const jwksRequests = counter(
+  "event_hub_jwks_requests_total",
+  "Requests for the keys of an issuer of tokens, by what came of them."
+)
+
 export const intakePauses = counter(
   "event_hub_intake_pauses_total",
   "Times that connections which publish were not read, since the store was behind."
@@ -244,6 +250,18 @@ export const storeBytes = gauge(
   "Bytes of the files of the store, where it has files of its own (SQLite)."
 )
 
+/** By the setting that names them. */
+export const configFileCurrent = gauge(
+  "event_hub_config_file_current",
+  "1: what the files of a setting say holds; 0: it cannot be used, and what they said before holds on."
+)
+
+/** By the setting that names them, and whether what they said was taken. */
+export const configFileReloads = counter(
+  "event_hub_config_file_reloads_total",
+  "Times that the files of a setting said something new."
+)
+
 export const ready = gauge("event_hub_ready", "1: the hub takes work; 0: /readyz says why it does not.")
 
 export const buildInfo = gauge("event_hub_build_info", "1, with the version of the hub.")
@@ -266,6 +284,9 @@ export type Path = "live" | "group"
 /** Why a connection was refused. */
 export type Refused = "draining" | "too_many" | "origin" | "subprotocol"
 
+/** What came of a request for the keys of an issuer. */
+export type JwksOutcome = "ok" | "unreachable" | "timeout" | "status" | "unusable"
+
 const closeNames = new Map<number, string>([
   ...Object.entries(CloseCode).map(
     ([name, code]) => [code, name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)] as const
@@ -284,6 +305,7 @@ export const closeLabels = (code: number): Readonly<Record<string, string>> => {
 const paths: ReadonlyArray<Path> = ["live", "group"]
 const refusals: ReadonlyArray<Refused> = ["draining", "too_many", "origin", "subprotocol"]
 const ends: ReadonlyArray<EndReason> = ["revoked", "removed", "history_changed", "unavailable"]
+const jwksOutcomes: ReadonlyArray<JwksOutcome> = ["ok", "unreachable", "timeout", "status", "unusable"]
 const limits: ReadonlyArray<Kind | "behind_another"> = [
   "connection_messages",
   "connection_bytes",
@@ -514,6 +536,7 @@ export const prepare: Effect.Effect<void> = Effect.map(recorder, (recorder) => {
   for (const reason of ends) recorder.counter(subscriptionsEnded, { reason })
   for (const code of errorCodes) recorder.counter(errorsSent, { code })
   for (const limit of limits) recorder.counter(rateLimited, { limit })
+  for (const outcome of jwksOutcomes) recorder.counter(jwksRequests, { outcome })
 })
 
 /** Seconds on a clock that nobody sets; only differences mean something. */

@@ -1,24 +1,23 @@
 /**
  * The Gateway on `ws`: accepts connections that may come, keeps their time, and closes them in good order.
  */
-import { createServer, type IncomingMessage, type Server } from "node:http"
+import type { IncomingMessage } from "node:http"
 import type { AddressInfo } from "node:net"
-import type { Duplex } from "node:stream"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
-import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { WebSocketServer } from "ws"
 import type { Claims } from "../../domain/Claims.ts"
+import * as Forwarded from "../../domain/Forwarded.ts"
 import * as Quota from "../../domain/Quota.ts"
 import * as Settings from "../../domain/Settings.ts"
 import { CloseCode, SUBPROTOCOL } from "../../protocol/Codes.ts"
 import { AccessControl } from "../../services/AccessControl.ts"
 import { Appender } from "../../services/Appender.ts"
-import { CannotListen, Gateway } from "../../services/Gateway.ts"
+import { type CannotListen, Gateway } from "../../services/Gateway.ts"
 import { EventTraces } from "../../services/EventTraces.ts"
 import { GroupDelivery } from "../../services/GroupDelivery.ts"
 import { Ids } from "../../services/Ids.ts"
@@ -27,9 +26,13 @@ import { RateLimiter } from "../../services/RateLimiter.ts"
 import { Revocations } from "../../services/Revocations.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { TokenVerifier } from "../../services/TokenVerifier.ts"
+import { DenialLog } from "../core/DenialLog.ts"
 import * as metrics from "../core/metrics.ts"
-import { Connection, type GatewayContext } from "./Connection.ts"
+import { Refusals } from "../core/Refusals.ts"
+import { Connection } from "./Connection.ts"
+import type { GatewayContext } from "./GatewayContext.ts"
 import { Intake } from "./Intake.ts"
+import { listen, type MakeServer, refuse } from "./listen.ts"
 import { mayConnect } from "./origin.ts"
 
 export interface Options {
@@ -42,7 +45,15 @@ export interface Options {
   readonly settings?: Settings.GatewaySettings
   readonly auth?: Settings.AuthSettings
   readonly groups?: Settings.GroupSettings
+  /** A proxy stands before the hub: who a client is, and which host it called, is what that says. */
+  readonly trustProxy?: boolean
+  /** Makes the server; without it, one that speaks plain HTTP. */
+  readonly server?: MakeServer | undefined
+  /** The server speaks TLS. */
+  readonly isSecure?: boolean
 }
+
+type Fields = Readonly<Record<string, string | undefined>>
 
 /** While the store is behind, how often it is looked whether it still is. */
 const lookAgain = "10 millis"
@@ -53,35 +64,20 @@ const refusedAtOnce = 100
 /** How long a closing hub waits for clients to answer its close frames. */
 const closeTimeout = "1 second"
 
-/** Headers of a request that takes longer than this are not waited for. */
+/** The head of a request that takes longer than this is not waited for. */
 const handshakeTimeoutMs = 10_000
 
-const listen = (host: string, port: number): Effect.Effect<Server, CannotListen, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.callback<Server, CannotListen>((resume) => {
-      const server = createServer({ headersTimeout: handshakeTimeoutMs, requestTimeout: handshakeTimeoutMs })
-      server.once("error", (error: NodeJS.ErrnoException) => {
-        const reason = error.code === "EADDRINUSE" ? "the port is in use" : (error.code ?? error.message)
-        resume(Effect.fail(new CannotListen({ host, port, reason })))
-      })
-      server.listen(port, host, () => {
-        server.removeAllListeners("error")
-        resume(Effect.succeed(server))
-      })
-    }),
-    (server) =>
-      Effect.callback<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        server.closeAllConnections()
-      }).pipe(Effect.timeoutOption(closeTimeout), Effect.asVoid)
-  )
+/** Sockets whose handshake is not done yet, besides connections. */
+const handshakesAtOnce = 1_000
 
-const refuse = (socket: Duplex, status: string, why: string): void => {
-  socket.on("error", () => {})
-  socket.end(
-    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ${why.length}\r\n\r\n${why}`
-  )
-}
+/** How long a connection that was closed waits for its client's answer. */
+const closingMs = 5_000
+
+/** Subscriptions that are decided on in one turn of the event loop, when all of them are. */
+const decisionsAtOnce = 500
+
+/** Of a reason that goes into the log. */
+const maxReason = 200
 
 const offered = (request: IncomingMessage): ReadonlyArray<string> =>
   (request.headers["sec-websocket-protocol"] ?? "")
@@ -89,8 +85,17 @@ const offered = (request: IncomingMessage): ReadonlyArray<string> =>
     .map((name) => name.trim())
     .filter((name) => name !== "")
 
+const addressOf = (request: IncomingMessage, trustProxy: boolean): string =>
+  (trustProxy ? Forwarded.address(request.headers["x-forwarded-for"]) : undefined) ??
+  request.socket.remoteAddress ??
+  "unknown"
+
+const hostOf = (request: IncomingMessage, trustProxy: boolean): string | undefined =>
+  (trustProxy ? Forwarded.last(request.headers["x-forwarded-host"]) : undefined) ?? request.headers.host
+
 const make = Effect.fnUntraced(function* (options: Options) {
   const { auth = Settings.auth, limits = Settings.limits, settings = Settings.gateway } = options
+  const { trustProxy = false } = options
   const ids = yield* Ids
   const access = yield* AccessControl
   const appender = yield* Appender
@@ -133,10 +138,29 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const count = (limit: Quota.Kind | "behind_another"): void =>
     recorder.add(metrics.rateLimited, 1, { limit })
 
-  const contextFor = (id: string, spendingsOf = spendings(id)): GatewayContext => ({
+  // --- what is denied ----------------------------------------------------------------------------------------
+
+  const now = () => clock.currentTimeMillisUnsafe()
+  const refusals = new Refusals(settings)
+  const denials = new DenialLog(settings.maxAuthAddresses)
+
+  /** One line, and no more of the same; where it happened is no part of what it is. */
+  const tell = (what: string, who: string, fields: Fields, at: Fields = {}): void => {
+    if (!denials.isWorthALine(who, `${what} ${Object.values(fields).join(" ")}`, now())) return
+    fork(Effect.logInfo(what, { ...fields, ...at }))
+  }
+
+  const tellLeftOut = (until: number): void => {
+    for (const { count, who } of denials.due(until)) {
+      fork(Effect.logInfo("more of it was denied than is logged", { who, count }))
+    }
+  }
+
+  const contextFor = (id: string, address: string, spendingsOf = spendings(id)): GatewayContext => ({
     limits,
     settings,
     clockToleranceMs: auth.clockToleranceMs,
+    expiryWarningMs: auth.expiryWarningMs,
     history,
     decide: access.decide,
     decideSubscription: access.decideSubscription,
@@ -149,6 +173,15 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const limited = rateLimiter.look(spendingsOf(claims, cost))
       count(limited?.kind ?? "behind_another")
       return limited
+    },
+    delayOf: (code, reason) => {
+      const fields = { code, reason: reason.slice(0, maxReason), address }
+      tell("a token was refused", address, fields, { connection: id })
+      // Whoever signs tokens made this one: it was not guessed.
+      return code === "token_expired" ? 0 : refusals.delayMs(address, now())
+    },
+    denied: ({ action, group, rule, topic }, sub) => {
+      tell("forbidden", sub, { sub, action, topic, group, rule }, { connection: id, address })
     },
     intake,
     makeId: ids.next,
@@ -163,16 +196,24 @@ const make = Effect.fnUntraced(function* (options: Options) {
     liveDeliveries: recorder.counter(metrics.liveDeliveries),
     traces,
     seconds,
-    now: () => clock.currentTimeMillisUnsafe(),
-    fork: (effect) => fork(effect),
-    onClosed: (connection) => connections.delete(connection)
+    now,
+    fork: (effect) => fork(effect)
   })
 
-  const server = yield* listen(options.host, options.port)
+  const server = yield* listen({
+    host: options.host,
+    port: options.port,
+    server: options.server,
+    headMs: Math.min(handshakeTimeoutMs, settings.authTimeoutMs),
+    maxSockets: limits.maxConnections + refusedAtOnce + handshakesAtOnce
+  })
   const { port } = server.address() as AddressInfo
   const host = options.host.includes(":") ? `[${options.host}]` : options.host
 
+  // Not among the types of `ws`.
+  const closing = { closeTimeout: closingMs }
   const wss = new WebSocketServer({
+    ...closing,
     noServer: true,
     clientTracking: false,
     maxPayload: limits.maxFrameBytes,
@@ -186,24 +227,38 @@ const make = Effect.fnUntraced(function* (options: Options) {
   })
 
   server.on("upgrade", (request, socket, head) => {
-    const turnAway = (reason: metrics.Refused, status: string, why: string): void => {
+    const address = addressOf(request, trustProxy)
+    const turnAway = (reason: metrics.Refused, status: string, why: string, fields?: Fields): void => {
       recorder.add(metrics.connectionsRefused, 1, { reason })
+      if (fields !== undefined) tell("a connection was refused", address, { reason, address, ...fields })
       refuse(socket, status, why)
     }
     if (draining) return turnAway("draining", "503 Service Unavailable", "The hub is stopping.\n")
     if (connections.size >= limits.maxConnections + refusedAtOnce) {
       return turnAway("too_many", "503 Service Unavailable", "The hub has too many connections.\n")
     }
-    if (!mayConnect(request.headers.origin, request.headers.host, options.origins)) {
-      return turnAway("origin", "403 Forbidden", "This origin may not connect.\n")
+    const { host, origin } = request.headers
+    // Node asks for it (RFC 9112, section 3.2), but not of what it hands over here.
+    if (host === undefined) return refuse(socket, "400 Bad Request", "A request names its host.\n")
+    if (!mayConnect(origin, hostOf(request, trustProxy), options.origins)) {
+      const fields = { origin: origin?.slice(0, maxReason) }
+      return turnAway("origin", "403 Forbidden", "This origin may not connect.\n", fields)
     }
     const protocols = offered(request)
     if (protocols.length > 0 && !protocols.includes(SUBPROTOCOL)) {
-      return turnAway("subprotocol", "400 Bad Request", `The subprotocol is ${SUBPROTOCOL}.\n`)
+      const fields = { offered: protocols.join(", ").slice(0, maxReason) }
+      return turnAway("subprotocol", "400 Bad Request", `The subprotocol is ${SUBPROTOCOL}.\n`, fields)
     }
     wss.handleUpgrade(request, socket, head, (ws) => {
       const id = ids.next()
-      const connection = new Connection(id, contextFor(id), ws, socket)
+      const connection = new Connection({
+        id,
+        address,
+        context: contextFor(id, address),
+        ws,
+        socket,
+        onClosed: (closed) => connections.delete(closed)
+      })
       connections.add(connection)
       recorder.add(metrics.connectionsOpened, 1)
       if (connections.size > limits.maxConnections) {
@@ -222,12 +277,21 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   // --- time --------------------------------------------------------------------------------------------------
 
+  const closeRevoked = (): void => {
+    for (const connection of connections) {
+      if (connection.claims !== undefined && revocations.isRevoked(connection.claims)) connection.revoked()
+    }
+  }
+
   const tickMs = Math.min(1_000, Math.max(20, Math.min(settings.authTimeoutMs, settings.heartbeatMs) / 10))
   yield* Effect.sleep(tickMs).pipe(
     Effect.andThen(
       Effect.sync(() => {
-        const now = clock.currentTimeMillisUnsafe()
-        for (const connection of connections) connection.tick(now)
+        const at = now()
+        for (const connection of connections) connection.tick(at)
+        // A token may be revoked between its verification and what comes of it.
+        closeRevoked()
+        tellLeftOut(at)
       })
     ),
     Effect.forever,
@@ -235,14 +299,27 @@ const make = Effect.fnUntraced(function* (options: Options) {
   )
 
   yield* revocations.changes.pipe(
-    Stream.runForEach(() =>
-      Effect.sync(() => {
-        for (const connection of connections) {
-          if (connection.claims !== undefined && revocations.isRevoked(connection.claims))
-            connection.revoked()
-        }
-      })
-    ),
+    Stream.runForEach(() => Effect.sync(closeRevoked)),
+    Effect.forkScoped
+  )
+
+  /** There may be ten thousand connections: others have their turns in between. */
+  const decideAgain = Effect.callback<void>((resume) => {
+    const all = connections.values()
+    const decideOnSome = (): void => {
+      for (let decided = 0; decided < decisionsAtOnce;) {
+        const { done, value: connection } = all.next()
+        if (done === true) return resume(Effect.void)
+        connection.policyChanged()
+        decided += 1 + connection.subscriptions
+      }
+      setImmediate(decideOnSome)
+    }
+    decideOnSome()
+  })
+
+  yield* access.changes.pipe(
+    Stream.runForEach(() => decideAgain),
     Effect.forkScoped
   )
 
@@ -282,11 +359,17 @@ const make = Effect.fnUntraced(function* (options: Options) {
     })
   })
 
-  yield* Effect.addFinalizer(() => drain)
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(
+      drain,
+      Effect.sync(() => tellLeftOut(Infinity))
+    )
+  )
 
   return Gateway.of({
-    url: `ws://${host}:${port}`,
+    url: `${options.isSecure === true ? "wss" : "ws"}://${host}:${port}`,
     connections: () => Array.from(connections, (connection) => connection.info),
+    sessions: () => Array.from(connections).flatMap(({ claims }) => claims ?? []),
     isDraining: () => draining,
     drain
   })

@@ -1,21 +1,24 @@
 /** What the gateway does when the code around it has a bug: one connection pays for it, the hub goes on. */
-import { Context, Effect, Layer, ManagedRuntime } from "effect"
+import { Context, Effect, Layer, ManagedRuntime, PubSub, Stream } from "effect"
 import { expect, it } from "vitest"
 import * as Settings from "../../../src/domain/Settings.ts"
 import * as Hub from "../../../src/hub/Hub.ts"
 import * as Log from "../../../src/hub/Log.ts"
 import * as MemoryHub from "../../../src/hub/MemoryHub.ts"
 import * as StaticTokenVerifier from "../../../src/layers/jwt/StaticTokenVerifier.ts"
+import * as StoreRevocations from "../../../src/layers/core/StoreRevocations.ts"
 import * as MemoryRateLimiter from "../../../src/layers/memory/MemoryRateLimiter.ts"
-import * as MemoryRevocations from "../../../src/layers/memory/MemoryRevocations.ts"
 import * as WebSocketGateway from "../../../src/layers/websocket/WebSocketGateway.ts"
 import { AccessControl } from "../../../src/services/AccessControl.ts"
 import { Gateway } from "../../../src/services/Gateway.ts"
+import { LiveFeed } from "../../../src/services/LiveFeed.ts"
 import { RawClient } from "../../support/RawClient.ts"
 
 const secretOfTheBug = "a detail of the inside"
 
 const buggyAccess = Layer.succeed(AccessControl, {
+  policyOf: ({ policy }) => policy,
+  changes: Stream.never,
   decide: ({ policy }, { topic }) => {
     if (topic === "bug") throw new Error(secretOfTheBug)
     return { _tag: "Allowed", rule: policy.rules[0]! }
@@ -27,7 +30,7 @@ const buggyAccess = Layer.succeed(AccessControl, {
 it("a bug met by a message costs its connection, with an id that stands in the log, and no other", async () => {
   const logged: Array<string> = []
   const gateway = WebSocketGateway.layer({ host: "127.0.0.1", port: 0 }).pipe(
-    Layer.provide([buggyAccess, MemoryRateLimiter.layer(), MemoryRevocations.layer]),
+    Layer.provide([buggyAccess, MemoryRateLimiter.layer(), StoreRevocations.layer()]),
     Layer.provide(StaticTokenVerifier.layer("t", undefined)),
     Layer.provide(Hub.bus(MemoryHub.stores(), Settings)),
     Layer.provide(Log.layer("json", (line) => void logged.push(line)))
@@ -45,6 +48,113 @@ it("a bug met by a message costs its connection, with an id that stands in the l
     const id = /[0-9a-f-]{36}/.exec(String(error?.["msg"]))?.[0] ?? "no id"
     expect(logged.filter((line) => line.includes(id) && line.includes(secretOfTheBug))).toHaveLength(1)
     expect(await other.request({ op: "PUBLISH", topic: "fine", payload: 1 })).toMatchObject({ op: "OK" })
+  } finally {
+    await runtime.dispose()
+  }
+})
+
+/** Everything is allowed but to subscribe one topic, which may become another. */
+const changingAccess = () => {
+  const changes = Effect.runSync(PubSub.unbounded<void>())
+  let denied = "nothing yet"
+  const layer = Layer.succeed(AccessControl, {
+    policyOf: ({ policy }) => policy,
+    changes: Stream.fromPubSub(changes),
+    decide: ({ policy }) => ({ _tag: "Allowed", rule: policy.rules[0]! }),
+    decideSubscription: ({ policy }, { pattern }) =>
+      pattern === denied
+        ? { _tag: "Denied", rule: undefined, reason: "no_rule_matches" }
+        : { _tag: "Allowed", rule: policy.rules[0]! },
+    decideAdministration: () => ({ _tag: "Denied", rule: undefined, reason: "no_rule_matches" })
+  })
+  const deny = (topic: string) => {
+    denied = topic
+    return Effect.runPromise(PubSub.publish(changes, undefined))
+  }
+  return { layer, deny }
+}
+
+it("rights that change end the subscriptions that they do not reach to, of all connections", async () => {
+  const access = changingAccess()
+  const gateway = WebSocketGateway.layer({ host: "127.0.0.1", port: 0 }).pipe(
+    Layer.provide([access.layer, MemoryRateLimiter.layer(), StoreRevocations.layer()]),
+    Layer.provide(StaticTokenVerifier.layer("t", undefined)),
+    Layer.provide(Hub.bus(MemoryHub.stores(), Settings)),
+    Layer.provide(Log.layer("json", () => {}))
+  )
+  const runtime = ManagedRuntime.make(gateway)
+  try {
+    const { url } = Context.get(await runtime.runPromise(Effect.context<Gateway>()), Gateway)
+    const clients = await Promise.all(Array.from({ length: 12 }, () => RawClient.connect(url)))
+    const topics = Array.from({ length: 100 }, (_, i) => `t${i}`)
+    for (const client of clients) {
+      client.send([
+        { op: "AUTH", token: "t" },
+        ...topics.map((topic, ref) => ({ op: "SUBSCRIBE", topic, ref }))
+      ])
+      await client.waitForAll("the subscriptions", ({ ref }) => ref !== undefined, topics.length)
+    }
+    await access.deny("t7")
+    for (const client of clients) {
+      await client.waitFor("END", ({ op }) => op === "END")
+      await client.settled()
+      const ends = client.messages.filter(({ op }) => op === "END")
+      expect(ends).toEqual([{ op: "END", sub: "t7", reason: "revoked" }])
+    }
+    const [first] = clients
+    await first!.request({ op: "PUBLISH", topic: "t7", payload: 1 })
+    await first!.request({ op: "PUBLISH", topic: "t8", payload: 2 })
+    const [event] = await first!.events(1)
+    expect(event).toMatchObject({ topic: "t8" })
+  } finally {
+    await runtime.dispose()
+  }
+})
+
+it("a subscription whose right is lost before it stands is refused, and holds nothing up", async () => {
+  const access = changingAccess()
+  let open = (): void => {}
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  const slowFeed = Layer.effect(
+    LiveFeed,
+    Effect.gen(function* () {
+      const feed = yield* LiveFeed
+      return {
+        ...feed,
+        subscribe: (wanted) =>
+          Effect.andThen(
+            Effect.promise(() => opened),
+            feed.subscribe(wanted)
+          )
+      }
+    })
+  )
+  const gateway = WebSocketGateway.layer({ host: "127.0.0.1", port: 0 }).pipe(
+    Layer.provide([access.layer, MemoryRateLimiter.layer(), StoreRevocations.layer()]),
+    Layer.provide(StaticTokenVerifier.layer("t", undefined)),
+    Layer.provide(slowFeed),
+    Layer.provide(Hub.bus(MemoryHub.stores(), Settings)),
+    Layer.provide(Log.layer("json", () => {}))
+  )
+  const runtime = ManagedRuntime.make(gateway)
+  try {
+    const { url } = Context.get(await runtime.runPromise(Effect.context<Gateway>()), Gateway)
+    const client = await RawClient.connect(url)
+    await client.request({ op: "AUTH", token: "t" })
+    const refused = client.request({ op: "SUBSCRIBE", topic: "a" })
+    await client.request({ op: "PING" })
+    await access.deny("a")
+    expect(await refused).toMatchObject({ op: "ERR", code: "forbidden" })
+    expect(await client.request({ op: "PUBLISH", topic: "a", payload: 1 })).toMatchObject({ op: "OK" })
+    await access.deny("nothing")
+    open()
+    expect(await client.request({ op: "SUBSCRIBE", topic: "a" })).toMatchObject({ op: "OK" })
+    await client.request({ op: "PUBLISH", topic: "a", payload: 2 })
+    expect(await client.events(1)).toMatchObject([{ event: { payload: 2 } }])
+    await client.settled()
+    expect(client.messages.filter(({ op }) => op === "EVENT")).toHaveLength(1)
   } finally {
     await runtime.dispose()
   }

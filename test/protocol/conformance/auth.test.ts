@@ -2,9 +2,10 @@
 import { describe, expect, it } from "vitest"
 import type { Message, RawClient } from "../../support/RawClient.ts"
 import { tokenFor, type TokenOptions } from "../../support/tokens.ts"
-import { contextOf, eventsOf, fresh, ok, payloadsOf, publish, refused, useHub } from "./support.ts"
+import { contextOf, eventsOf, fresh, legacy, ok, payloadsOf, publish, refused, useHub } from "./support.ts"
 
-const hub = useHub()
+// So many tokens are refused here that the answers would wait; that they do is told below.
+const hub = useHub({ LIMIT_AUTH_DELAY_MS: "0" })
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
@@ -70,6 +71,24 @@ describe("the first AUTH", () => {
     const answers = await client.waitForAll("three answers", ({ op }) => op === "OK", 3)
     expect(answers.map(({ ref }) => ref)).toEqual([1, 2, 3])
     expect(payloadsOf(await client.events(1))).toEqual([1])
+  })
+
+  it("MUST NOT mix up what follows it in the same array: what waits for a subscription waits", async () => {
+    const client = await hub.connect()
+    const topic = fresh()
+    const group = fresh("group")
+    const twice = [
+      { op: "SUBSCRIBE", topic, group },
+      { op: "UNSUBSCRIBE", topic, group },
+      { op: "SUBSCRIBE", topic },
+      { op: "PUBLISH", topic, payload: 1 },
+      { op: "UNSUBSCRIBE", topic }
+    ]
+    const requests = [{ op: "AUTH", token: await tokenFor() }, ...twice, ...twice]
+    client.send(requests.map((request, i) => ({ ...request, ref: i })))
+    const answers = await client.waitForAll("the answers", ({ ref }) => ref !== undefined, requests.length)
+    expect(answers.map(({ op }) => op)).toEqual(requests.map(() => "OK"))
+    await ok(client, { op: "PING" })
   })
 
   it("MUST come before everything else: frames that follow it are not looked at before", async () => {
@@ -311,5 +330,51 @@ describe("a further AUTH", () => {
       { op: "OK", ref: 1 },
       { op: "OK", ref: 2, revoked: [{ topic }] }
     ])
+  })
+})
+
+describe("a refused AUTH", () => {
+  const slow = useHub({ LIMIT_AUTH_DELAY_MS: "400", LIMIT_AUTH_DELAY_MAX_MS: "800" })
+
+  it("MUST be answered at once three times; later ones MAY wait, and none that is accepted does", async () => {
+    const tried = async (token: string): Promise<number> => {
+      const client = await slow.connect()
+      const before = performance.now()
+      client.send([
+        { op: "AUTH", ref: 1, token },
+        { op: "PING", ref: 2 }
+      ])
+      expect(await client.closed).toMatchObject({ code: 4401 })
+      expect(client.messages).toMatchObject([{ op: "ERR", ref: 1, code: "jwt_invalid" }])
+      return performance.now() - before
+    }
+    const first = [await tried("a"), await tried("b"), await tried("c")]
+    // A timer may be a millisecond early.
+    for (const least of [399, 799, 799]) expect(await tried("d")).toBeGreaterThanOrEqual(least)
+    expect(Math.min(...first)).toBeLessThan(399)
+    const waiting = tried("e")
+    const honest = await slow.client()
+    await ok(honest, { op: "PING" })
+    expect(await waiting).toBeGreaterThanOrEqual(799)
+  })
+})
+
+describe("a token that expires", () => {
+  const warning = useHub({ HUB_EXPIRY_WARNING_MS: "1000", JWT_CLOCK_TOLERANCE_MS: "500" })
+
+  it("MUST be told of once by EXPIRING, before the connection is closed", async () => {
+    const client = await warning.client({ expiresIn: 2 })
+    expect(await client.closed).toMatchObject({ code: 4101 })
+    const told = client.messages.filter(({ op }) => op === "EXPIRING")
+    const { expiresAt } = client.messages[0]!
+    expect(told).toEqual([{ op: "EXPIRING", expiresAt, closesInMs: expect.any(Number) }])
+    expect(told[0]!["closesInMs"]).toBeGreaterThan(0)
+    expect(told[0]!["closesInMs"]).toBeLessThanOrEqual(1_500)
+  })
+
+  it("MUST NOT be told of to a client that offered no subprotocol", async () => {
+    const client = await warning.client({ expiresIn: 2 }, legacy)
+    expect(await client.closed).toMatchObject({ code: 4101 })
+    expect(client.messages.map(({ op }) => op)).toEqual(["OK"])
   })
 })

@@ -101,12 +101,64 @@ describe("an event", () => {
     ]
     for (const payload of payloads) await ok(client, { op: "PUBLISH", topic, payload })
     client.send(`{"op":"PUBLISH","topic":"${topic}","payload":{"__proto__":{"a":1},"constructor":2}}`)
-    client.send(`{"op":"PUBLISH","topic":"${topic}","payload":[1e400,9007199254740993]}`)
+    client.send(`{"op":"PUBLISH","topic":"${topic}","payload":[-0,9007199254740993,"\\ud800"]}`)
     const events = await client.events(payloads.length + 2)
     const [keys, numbers] = payloadsOf(events.slice(-2))
     expect(payloadsOf(events.slice(0, -2))).toEqual(payloads)
     expect(JSON.stringify(keys)).toBe('{"__proto__":{"a":1},"constructor":2}')
-    expect(numbers).toEqual([null, 9_007_199_254_740_992])
+    expect(numbers).toEqual([0, 9_007_199_254_740_992, "\ud800"])
+  })
+
+  const nested = (depth: number) => `${"[".repeat(depth)}${"]".repeat(depth)}`
+
+  it("MUST be accepted with 128 objects and arrays within each other, as it is", async () => {
+    const client = await hub.client()
+    const topic = fresh()
+    await ok(client, { op: "SUBSCRIBE", topic })
+    client.send(`{"op":"PUBLISH","topic":"${topic}","payload":${nested(128)}}`)
+    expect(JSON.stringify(payloadsOf(await client.events(1))[0])).toBe(nested(128))
+  })
+
+  it.each([
+    ["129 objects and arrays within each other", nested(129)],
+    ["100,000 of them", nested(100_000)],
+    ["a number beyond the range of a double", "1e400"],
+    ["such a number in it", '{"a":[null,-1e999]}']
+  ])(
+    "MUST be refused with bad_request when its payload has %s, and the connection stays",
+    async (_, payload) => {
+      const client = await hub.client()
+      client.send(`{"op":"PUBLISH","ref":1,"topic":"${fresh()}","payload":${payload}}`)
+      expect(await client.waitFor("the answer", ({ ref }) => ref === 1)).toMatchObject({
+        code: "bad_request"
+      })
+      await ok(client, { op: "PING" })
+    }
+  )
+
+  it("MUST NOT take a field from what `__proto__` says", async () => {
+    const client = await hub.client()
+    const topic = fresh()
+    await ok(client, { op: "SUBSCRIBE", topic })
+    const opts =
+      '{"__proto__":{"id":"x","key":"k"},"headers":{"__proto__":"h","constructor":"c","toString":"t"}}'
+    client.send(`{"op":"PUBLISH","ref":1,"topic":"${topic}","payload":1,"opts":${opts}}`)
+    const answer = await client.waitFor("the answer", ({ ref }) => ref === 1)
+    expect(answer).toMatchObject({ op: "OK", id: expect.stringMatching(/^[0-9a-f-]{36}$/) })
+    const [event] = await client.events(1)
+    expect(JSON.stringify(eventOf(event).headers)).toBe('{"__proto__":"h","constructor":"c","toString":"t"}')
+    expect(event!["event"]).not.toHaveProperty("key")
+    client.send('{"__proto__":{"op":"PING"},"ref":2}')
+    expect(await client.waitFor("the answer", ({ ref }) => ref === 2)).toMatchObject({ code: "bad_request" })
+  })
+
+  it("MUST be taken by the last of fields with one name", async () => {
+    const client = await hub.client()
+    const topic = fresh()
+    client.send(
+      `{"op":"PING","op":"PUBLISH","ref":1,"topic":"no topic","payload":1,"topic":"${topic}","payload":2}`
+    )
+    expect(await client.waitFor("the answer", ({ ref }) => ref === 1)).toMatchObject({ op: "OK", seq: 1 })
   })
 
   it("MUST be accepted at the limits of its fields", async () => {
