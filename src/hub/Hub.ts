@@ -11,7 +11,7 @@ import type { Appender } from "../services/Appender.ts"
 import type { Archive } from "../services/Archive.ts"
 import type { EventBus } from "../services/EventBus.ts"
 import type { EventStore } from "../services/EventStore.ts"
-import type { ConfigFiles } from "../services/ConfigFiles.ts"
+import type { CannotUseFile, ConfigFiles } from "../services/ConfigFiles.ts"
 import type { CannotListen, Gateway } from "../services/Gateway.ts"
 import type { GroupAdmin } from "../services/GroupAdmin.ts"
 import type { GroupDelivery } from "../services/GroupDelivery.ts"
@@ -27,6 +27,7 @@ import type { OutboxStore } from "../services/OutboxStore.ts"
 import type { RateLimiter } from "../services/RateLimiter.ts"
 import type { Retention } from "../services/Retention.ts"
 import type { Revocations } from "../services/Revocations.ts"
+import type { RevocationStore } from "../services/RevocationStore.ts"
 import type { Standing } from "../services/Standing.ts"
 import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
@@ -38,28 +39,31 @@ import * as metrics from "../layers/core/metrics.ts"
 import * as OwnTopics from "../layers/core/OwnTopics.ts"
 import * as PartVitals from "../layers/core/PartVitals.ts"
 import * as PolicyAccessControl from "../layers/core/PolicyAccessControl.ts"
+import * as RoleTokenVerifier from "../layers/core/RoleTokenVerifier.ts"
 import * as StoreArchive from "../layers/core/StoreArchive.ts"
 import * as StoreEventBus from "../layers/core/StoreEventBus.ts"
 import * as StoreGroupAdmin from "../layers/core/StoreGroupAdmin.ts"
 import * as StoreInspector from "../layers/core/StoreInspector.ts"
 import * as StoreRetention from "../layers/core/StoreRetention.ts"
+import * as StoreRevocations from "../layers/core/StoreRevocations.ts"
 import * as StoreStanding from "../layers/core/StoreStanding.ts"
 import * as TailFeed from "../layers/core/TailFeed.ts"
 import * as WatchedGroupStore from "../layers/core/WatchedGroupStore.ts"
+import * as FilePolicies from "../layers/files/FilePolicies.ts"
 import * as PolledConfigFiles from "../layers/files/PolledConfigFiles.ts"
 import * as OpsServer from "../layers/http/OpsServer.ts"
 import * as MemoryRateLimiter from "../layers/memory/MemoryRateLimiter.ts"
-import * as MemoryRevocations from "../layers/memory/MemoryRevocations.ts"
 import * as WebSocketGateway from "../layers/websocket/WebSocketGateway.ts"
 import type { Receiver } from "../layers/otlp/Receiver.ts"
 import type { HubSettings } from "./HubConfig.ts"
 import * as Sha256 from "./Sha256.ts"
 import { ownOutboxOf, sourceOf } from "./outboxes.ts"
 import * as processMetrics from "./processMetrics.ts"
+import * as Tls from "./tls.ts"
 import { version } from "./version.ts"
 import * as processVitals from "./processVitals.ts"
 
-export type Stores = EventStore | GroupStore | OutboxStore | Ids
+export type Stores = EventStore | GroupStore | OutboxStore | RevocationStore | Ids
 
 /** What programs use without any server. */
 export type Bus =
@@ -128,23 +132,44 @@ export const layer = <E, E2, R>(
   stores: Layer.Layer<Stores, E, R>,
   verifier: Layer.Layer<TokenVerifier, E2, Revocations | ConfigFiles>,
   settings: HubSettings
-): Layer.Layer<Hub, E | E2 | CannotListen | StoreUnavailable, R> => {
+): Layer.Layer<Hub, E | E2 | CannotListen | CannotUseFile | StoreUnavailable, R> => {
   const { gateway, groups, host, limits, opsPort, origins, rateLimiter, tokens, wsPort } = settings
-  return Layer.mergeAll(
-    OpsServer.layer({ host, port: opsPort, limits, archive: settings.archive }),
-    PartVitals.gateway,
-    processVitals.layer,
-    processMetrics.layer
-  ).pipe(
+  const { archive, ops, trustProxy } = settings
+  const both = { host, limits, auth: tokens, trustProxy }
+  const listening = Layer.unwrap(
+    Effect.map(Tls.TlsServers, ({ make: server }) =>
+      Layer.mergeAll(
+        OpsServer.layer({ ...both, port: opsPort, archive, settings: ops, gateway, server }),
+        PartVitals.gateway
+      ).pipe(
+        Layer.provideMerge(
+          WebSocketGateway.layer({
+            ...both,
+            port: wsPort,
+            origins,
+            settings: gateway,
+            groups,
+            server,
+            isSecure: server !== undefined
+          })
+        )
+      )
+    )
+  )
+  return Layer.mergeAll(listening, processVitals.layer, processMetrics.layer).pipe(
+    Layer.provideMerge(RoleTokenVerifier.layer(verifier)),
     Layer.provideMerge(
-      WebSocketGateway.layer({ host, port: wsPort, origins, limits, settings: gateway, auth: tokens, groups })
+      Layer.mergeAll(
+        PolicyAccessControl.layer,
+        MemoryRateLimiter.layer(rateLimiter),
+        StoreRevocations.layer({ settings: settings.revocations, tokens })
+      )
     ),
-    Layer.provideMerge(verifier),
-    Layer.provideMerge(
-      Layer.mergeAll(PolicyAccessControl.layer, MemoryRateLimiter.layer(rateLimiter), MemoryRevocations.layer)
-    ),
-    Layer.provideMerge(PolledConfigFiles.layer(settings.files)),
     Layer.provideMerge(bus(stores, settings)),
+    // Before the stores: a file that cannot be used stops a start that has touched nothing yet.
+    Layer.provide(Tls.layer(settings.tls)),
+    Layer.provideMerge(settings.policy === undefined ? Layer.empty : FilePolicies.layer(settings.policy)),
+    Layer.provideMerge(PolledConfigFiles.layer(settings.files)),
     Layer.provide(tracesOf(settings.traces))
   )
 }

@@ -68,6 +68,7 @@ const parseSecrets = (text: string): ReadonlyArray<Redacted.Redacted> | Wrong =>
 const parseJwksUrl = (text: string): URL | Wrong => {
   if (!URL.canParse(text)) return new Wrong("must be a URL")
   const url = new URL(text)
+  if (url.username !== "" || url.password !== "") return new Wrong("must not have a user or a password in it")
   return url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url.hostname))
     ? url
     : new Wrong("must be an https: URL (http: only on loopback)")

@@ -217,6 +217,10 @@ export const read = (
   if (byJwks && (env["JWT_SECRET"] ?? "").trim() !== "") {
     warnings.push("JWT_SECRET has no effect: the keys of the issuer win")
   }
+  // RFC 8725, section 3.9: an issuer has tokens for others, too.
+  if (byJwks && settings.audience === undefined) {
+    warnings.push("any token of the issuer is taken, also one that is meant for another service: set JWT_AUD")
+  }
   if (!isLoopback(host) && tls === undefined && !trustProxy) {
     warnings.push(
       "tokens and events go over the network as they are: set TLS_CERT and TLS_KEY, or TRUST_PROXY=true behind a proxy that speaks TLS"

@@ -21,6 +21,15 @@ const isFields = (part: unknown): part is Fields =>
 const printable = (_key: string, value: unknown): unknown =>
   typeof value === "bigint" ? String(value) : value
 
+/**
+ * What ends a line for somebody, drives a terminal, or turns the order of what is shown: control characters, the line and
+ * paragraph separators, and the marks of bidirectional text (https://www.unicode.org/reports/tr36/).
+ */
+const unsafe = /[\p{Cc}\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
+
+const escaped = (text: string): string =>
+  text.replace(unsafe, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
+
 /** A line must never be lost over what is in it: what is no JSON is shown as Node would show it. */
 const jsonOf = (value: unknown): string => {
   try {
@@ -70,22 +79,33 @@ export const formatJson = (options: Logger.Options<unknown>): string => {
   const { cause, fields, level, msg, time } = lineOf(options)
   const own = { level, time, ...(cause === undefined ? {} : { cause }) }
   try {
-    return JSON.stringify(Object.assign({ msg }, fields, { msg }, own), printable)
+    return escaped(JSON.stringify(Object.assign({ msg }, fields, { msg }, own), printable))
   } catch {
-    return JSON.stringify({ msg, fields: inspect(fields), ...own })
+    return escaped(JSON.stringify({ msg, fields: inspect(fields), ...own }))
   }
 }
 
 /** A field's text may come from anywhere: what would break the line, or hide it on a screen, is shown as in JSON. */
 const shownOf = (value: unknown): string =>
-  typeof value === "string" && /\p{Cc}/u.test(value) ? JSON.stringify(value) : textOf(value)
+  escaped(
+    typeof value === "string" && (value.search(unsafe) !== -1 || value.includes("  "))
+      ? JSON.stringify(value)
+      : textOf(value)
+  )
+
+/** What a stack says stands apart, so that no line of it looks like one of the log's own. */
+const indented = (cause: string): string =>
+  cause
+    .split("\n")
+    .map((line) => `    ${escaped(line)}`)
+    .join("\n")
 
 const formatPretty = (options: Logger.Options<unknown>): string => {
   const { cause, fields, level, msg, time } = lineOf(options)
-  const shown = Object.entries(fields).map(([name, value]) => `${name}=${shownOf(value)}`)
+  const shown = Object.entries(fields).map(([name, value]) => `${escaped(name)}=${shownOf(value)}`)
   const label = level === "info" ? "" : `${level.toUpperCase()} `
-  const head = [`${time.slice(11, 23)} ${label}${msg}`, ...shown].join("  ")
-  return cause === undefined ? head : `${head}\n${cause}`
+  const head = [`${time.slice(11, 23)} ${label}${escaped(msg)}`, ...shown].join("  ")
+  return cause === undefined ? head : `${head}\n${indented(cause)}`
 }
 
 /** Loggers of the given form in place of all others; `write` takes one line. */

@@ -8,12 +8,15 @@ import * as MongoDatabase from "../layers/mongo/MongoDatabase.ts"
 import * as MongoEventStore from "../layers/mongo/MongoEventStore.ts"
 import * as MongoGroupStore from "../layers/mongo/MongoGroupStore.ts"
 import * as MongoOutboxStore from "../layers/mongo/MongoOutboxStore.ts"
+import * as MongoRevocationStore from "../layers/mongo/MongoRevocationStore.ts"
 import type { ConfigFiles } from "../services/ConfigFiles.ts"
 import { EventStore } from "../services/EventStore.ts"
+import type { CannotUseFile } from "../services/ConfigFiles.ts"
 import type { CannotListen } from "../services/Gateway.ts"
 import { GroupStore } from "../services/GroupStore.ts"
 import { OutboxStore } from "../services/OutboxStore.ts"
 import type { Revocations } from "../services/Revocations.ts"
+import { RevocationStore } from "../services/RevocationStore.ts"
 import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
 import type { TokenVerifier } from "../services/TokenVerifier.ts"
 import * as Hub from "./Hub.ts"
@@ -31,6 +34,7 @@ export const stores = (
     instrument(EventStore, MongoEventStore.layer({ retention })),
     instrument(GroupStore, MongoGroupStore.layer()),
     instrument(OutboxStore, MongoOutboxStore.layer(limits)),
+    instrument(RevocationStore, MongoRevocationStore.layer),
     MongoDatabase.layerLacks
   ).pipe(
     Layer.provide(MongoDatabase.layer({ ...mongo, url: Redacted.value(url) })),
@@ -41,5 +45,5 @@ export const layer = <E>(
   url: Redacted.Redacted,
   verifier: Layer.Layer<TokenVerifier, E, Revocations | ConfigFiles>,
   settings: HubSettings
-): Layer.Layer<Hub.Hub, E | CannotListen | StoreUnavailable | MongoDatabase.CannotConnect> =>
+): Layer.Layer<Hub.Hub, E | CannotListen | CannotUseFile | StoreUnavailable | MongoDatabase.CannotConnect> =>
   Hub.layer(stores(url, settings), verifier, { ...settings, store: { _tag: "Mongo", url } })

@@ -8,13 +8,15 @@ import * as RandomIds from "../layers/core/RandomIds.ts"
 import * as MemoryEventStore from "../layers/memory/MemoryEventStore.ts"
 import * as MemoryGroupStore from "../layers/memory/MemoryGroupStore.ts"
 import * as MemoryOutboxStore from "../layers/memory/MemoryOutboxStore.ts"
+import * as MemoryRevocationStore from "../layers/memory/MemoryRevocationStore.ts"
 import * as Hub from "./Hub.ts"
 
 const storesWith = (retention: Settings.RetentionSettings): Layer.Layer<Hub.Stores> =>
   Layer.mergeAll(
     MemoryEventStore.layer({ retention }),
     MemoryGroupStore.layer,
-    MemoryOutboxStore.layer()
+    MemoryOutboxStore.layer(),
+    MemoryRevocationStore.layer
   ).pipe(Layer.provideMerge(RandomIds.layerTest()))
 
 export const stores: Layer.Layer<Hub.Stores> = storesWith(Settings.retention)

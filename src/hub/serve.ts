@@ -12,7 +12,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as MongoDatabase from "../layers/mongo/MongoDatabase.ts"
 import type * as SqliteDatabase from "../layers/sqlite/SqliteDatabase.ts"
-import { ConfigFiles } from "../services/ConfigFiles.ts"
+import { type CannotUseFile, ConfigFiles } from "../services/ConfigFiles.ts"
 import { CannotListen, Gateway } from "../services/Gateway.ts"
 import { Ops } from "../services/Ops.ts"
 import type { StoreUnavailable } from "../services/StoreUnavailable.ts"
@@ -48,7 +48,7 @@ const probe = (host: string, port: number): Effect.Effect<void, CannotListen> =>
 
 type AnyHub = Layer.Layer<
   Hub.Hub,
-  CannotListen | StoreUnavailable | SqliteDatabase.CannotOpen | MongoDatabase.CannotConnect
+  CannotListen | CannotUseFile | StoreUnavailable | SqliteDatabase.CannotOpen | MongoDatabase.CannotConnect
 >
 
 const layerOf = (

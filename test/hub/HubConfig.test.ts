@@ -123,9 +123,10 @@ describe("who may come in", () => {
       [{ JWT_JWKS_FILE: "/etc/keys.json" }, { _tag: "JwksFile", path: "/etc/keys.json" }]
     ] as const) {
       expect(settingsOf({ ...env, JWT_SECRET: secret }).auth).toEqual({ _tag: "Keys", keys })
-      expect(warningsOf({ ...env, JWT_SECRET: secret })).toEqual([
+      expect(warningsOf({ ...env, JWT_AUD: "hub", JWT_SECRET: secret })).toEqual([
         "JWT_SECRET has no effect: the keys of the issuer win"
       ])
+      expect(warningsOf(env)).toEqual([expect.stringMatching(/meant for another service: set JWT_AUD$/)])
     }
     expect(namesOf({ JWT_JWKS_URL: "https://issuer.example/keys", JWT_JWKS_FILE: "keys.json" })).toEqual([
       "JWT_JWKS_FILE"
@@ -157,6 +158,7 @@ describe("who may come in", () => {
   it("keys come over TLS, or from this machine", () => {
     expect(namesOf({ JWT_JWKS_URL: "http://issuer.example/keys" })).toEqual(["JWT_JWKS_URL"])
     expect(namesOf({ JWT_JWKS_URL: "keys" })).toEqual(["JWT_JWKS_URL"])
+    expect(namesOf({ JWT_JWKS_URL: "https://user:word@issuer.example/keys" })).toEqual(["JWT_JWKS_URL"])
     expect(namesOf({ JWT_JWKS_URL: "http://127.0.0.1:1/keys" })).toEqual([])
   })
 

@@ -90,4 +90,34 @@ describe("pretty", () => {
     expect(line).not.toMatch(/\p{Cc}/u)
     expect(line).toContain('key="k\\n12:00')
   })
+
+  it("indents what a stack says, so that it begins no line of the log", () => {
+    const forged = "no answer\n12:00:00.000 group removed  sub=nobody"
+    const [text] = linesOf("pretty", Effect.logError("a request failed", Cause.die(new Error(forged))))
+    const [, ...rest] = text!.split("\n")
+    expect(rest.length).toBeGreaterThan(1)
+    expect(rest.filter((line) => !line.startsWith("    "))).toEqual([])
+  })
+
+  it("shows a text that could be taken for more fields as one", () => {
+    expect(linesOf("pretty", Effect.logInfo("published", { sub: "eve  topic=a" }))[0]).toContain(
+      'sub="eve  topic=a"'
+    )
+  })
+})
+
+describe.each(["json", "pretty"] as const)("%s", (format) => {
+  it("lets nothing drive a terminal, end a line for anybody, or turn the order of what is read", () => {
+    const hostile = [0x00, 0x07, 0x0a, 0x0d, 0x1b, 0x7f, 0x85, 0x9b, 0x2028, 0x2029, 0x202e, 0x2066].map(
+      (code) => String.fromCharCode(code)
+    )
+    for (const unit of hostile) {
+      const text = `a${unit}b`
+      const [line, ...more] = linesOf(format, Effect.logInfo(text, { [text]: text, nested: { text } }))
+      expect(more).toEqual([])
+      expect(line).not.toContain(unit)
+      if (format === "json")
+        expect(JSON.parse(line!)).toMatchObject({ msg: text, [text]: text, nested: { text } })
+    }
+  })
 })

@@ -28,7 +28,6 @@ import {
   Conflict,
   CurrentClaims,
   defaultLimit,
-  Forbidden,
   NotFound,
   type Unavailable,
   unavailable
@@ -111,7 +110,7 @@ export const groups = HttpApiBuilder.group(
         if (found === undefined && rights.maySeeAll(claims)) {
           return yield* new NotFound({ detail: `there is no group '${group}'` })
         }
-        return yield* new Forbidden({ detail: `no right to see a group '${group}'` })
+        return yield* rights.forbid(claims, `no right to see a group '${group}'`)
       })
 
     /** Whoever changes a group as a whole has the right to all of it. */

@@ -21,6 +21,7 @@ import { Archive } from "../../services/Archive.ts"
 import { type AppendResult, EventStore } from "../../services/EventStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { RateLimiter } from "../../services/RateLimiter.ts"
+import { Revocations } from "../../services/Revocations.ts"
 import { EventTraces } from "../../services/EventTraces.ts"
 import { appendTraced } from "../core/tracedEntries.ts"
 import { audited } from "./audit.ts"
@@ -32,13 +33,15 @@ import {
   UnsupportedEncoding
 } from "./LogApi.ts"
 import { OpsApi } from "./OpsApi.ts"
-import { BadRequest, CurrentClaims, defaultLimit, Forbidden, NotFound, unavailable } from "./OpsContract.ts"
+import { BadRequest, CurrentClaims, defaultLimit, NotFound, unavailable } from "./OpsContract.ts"
 import { reusing } from "./reusing.ts"
 import { makeRights } from "./rights.ts"
 
 export interface Options {
   readonly limits: Limits
   readonly archive: ArchiveSettings
+  /** How far the clocks of the hub and of the issuer of tokens may be apart. */
+  readonly clockToleranceMs: number
 }
 
 const slotted = (error: Selections.InvalidSelection): BadRequest =>
@@ -116,7 +119,7 @@ const resultOf = (result: AppendResult): PublishResult => {
   return { topic, id, seq, storedAt, duplicate }
 }
 
-export const log = ({ archive: settings, limits }: Options) =>
+export const log = ({ archive: settings, clockToleranceMs, limits }: Options) =>
   HttpApiBuilder.group(
     OpsApi,
     "log",
@@ -129,6 +132,15 @@ export const log = ({ archive: settings, limits }: Options) =>
       const limiter = yield* RateLimiter
       const ids = yield* Ids
       const traces = yield* EventTraces
+      const revocations = yield* Revocations
+      const clock = yield* Clock.Clock
+
+      /** What is decided of a token when a request begins is decided again while it goes on. */
+      const endedBy = (claims: Claims) => (): string | undefined => {
+        if (revocations.isRevoked(claims)) return "the token was revoked"
+        const isExpired = clock.currentTimeMillisUnsafe() > claims.expiresAt + clockToleranceMs
+        return isExpired ? "the token has expired" : undefined
+      }
 
       /** What is asked for, by somebody who may see it. One topic has to be there; of a pattern, what is there is. */
       const select = (asked: {
@@ -148,19 +160,26 @@ export const log = ({ archive: settings, limits }: Options) =>
             if (info === undefined) return yield* new NotFound({ detail: `there is no topic '${name}'` })
           }
           const claims = yield* CurrentClaims
-          return { selection, isVisible: (topic: string) => rights.mayRead(claims, topic) }
+          return { claims, selection, isVisible: (topic: string) => rights.mayRead(claims, topic) }
         })
 
-      /** Lines of one topic mostly stand together. */
+      /** Lines of one topic mostly stand together: one decision holds for those of a piece of the file. */
       const mayWriteAs = (claims: Claims) => {
         let last = ""
         let may = false
-        return (topic: string): boolean => {
-          if (topic !== last) {
-            last = topic
-            may = access.decideAdministration(claims, topic)._tag === "Allowed"
+        const isEnded = endedBy(claims)
+        return {
+          endedBy: (): string | undefined => {
+            last = ""
+            return isEnded()
+          },
+          mayWrite: (topic: string): boolean => {
+            if (topic !== last) {
+              last = topic
+              may = access.decideAdministration(claims, topic)._tag === "Allowed"
+            }
+            return may
           }
-          return may
         }
       }
 
@@ -200,8 +219,15 @@ export const log = ({ archive: settings, limits }: Options) =>
 
         export: ({ query: { from, to, topic = "**" }, request }) =>
           Effect.gen(function* () {
-            const selected = yield* select({ topic, from, to })
-            const { bytes, fileName } = yield* Effect.mapError(archive.export(selected), unavailable)
+            const { claims, ...selected } = yield* select({ topic, from, to })
+            const exported = yield* Effect.mapError(
+              archive.export({ ...selected, endedBy: endedBy(claims) }),
+              unavailable
+            )
+            const { fileName } = exported
+            const bytes = Stream.tapError(exported.bytes, ({ message }) =>
+              Effect.logWarning("an export was cut off", { sub: claims.sub, reason: message })
+            )
             const isPacked = takesGzip(request.headers["accept-encoding"])
             return HttpServerResponse.stream(
               isPacked ? NodeStream.pipeThroughSimple(reusing(bytes), gzip) : reusing(bytes),
@@ -219,8 +245,12 @@ export const log = ({ archive: settings, limits }: Options) =>
         import: ({ payload, query: { dryRun, reason, strict }, request }) =>
           Effect.gen(function* () {
             const claims = yield* CurrentClaims
-            if (!claims.policy.rules.some(({ action, effect }) => effect === "allow" && action === "admin")) {
-              return yield* new Forbidden({ detail: "no right to administrate any topic" })
+            if (
+              !access
+                .policyOf(claims)
+                .rules.some(({ action, effect }) => effect === "allow" && action === "admin")
+            ) {
+              return yield* rights.forbid(claims, "no right to administrate any topic")
             }
             const coding = request.headers["content-encoding"]
             const bytes = decoded(payload, coding)
@@ -231,7 +261,7 @@ export const log = ({ archive: settings, limits }: Options) =>
             }
             const run = archive.import({
               bytes,
-              mayWrite: mayWriteAs(claims),
+              ...mayWriteAs(claims),
               dryRun: dryRun === "true",
               strict: strict === "true"
             })
@@ -242,8 +272,9 @@ export const log = ({ archive: settings, limits }: Options) =>
                     what: "events imported",
                     reason,
                     fields: {},
-                    outcome: ({ appended, bad, complete, duplicates, restored, topics }) => ({
+                    outcome: ({ appended, bad, complete, duplicates, missing, restored, topics }) => ({
                       complete,
+                      ...(missing === null ? {} : { missing }),
                       topics,
                       restored,
                       appended,
@@ -274,8 +305,9 @@ export const log = ({ archive: settings, limits }: Options) =>
               if (Result.isFailure(named)) {
                 return yield* new BadRequest({ detail: `${where}${named.failure.message}` })
               }
-              if (access.decide(claims, { action: "publish", topic })._tag !== "Allowed") {
-                return yield* new Forbidden({ detail: `${where}no right to publish '${topic}'` })
+              const decision = access.decide(claims, { action: "publish", topic })
+              if (decision._tag === "Denied") {
+                return yield* rights.forbid(claims, `${where}no right to publish '${topic}'`, decision)
               }
               const whole = { ...event, id: event.id ?? ids.next(), ts: event.ts ?? now }
               const record = Event.acceptEvent(whole, limits)

@@ -8,6 +8,7 @@ import { Outboxes } from "./OutboxApi.ts"
 import { Policies } from "./PolicyApi.ts"
 import { Reads } from "./ReadsApi.ts"
 import { describeBodies } from "./requestBodies.ts"
+import { RevocationList } from "./RevocationsApi.ts"
 import { Standings } from "./StandingApi.ts"
 
 export class OpsApi extends HttpApi.make("event-hub")
@@ -16,6 +17,7 @@ export class OpsApi extends HttpApi.make("event-hub")
   .add(Groups)
   .add(Outboxes)
   .add(Policies)
+  .add(RevocationList)
   .add(Standings)
   .add(Health)
   .middleware(Problems)

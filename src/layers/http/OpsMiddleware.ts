@@ -1,10 +1,16 @@
 /** What stands before the endpoints of OpsApi: whose token it is, and what is wrong with a request that does not fit. */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as SchemaIssue from "effect/SchemaIssue"
+import { HttpServerRequest } from "effect/http"
 import { HttpApiMiddleware } from "effect/http-api"
-import { TokenVerifier } from "../../services/TokenVerifier.ts"
+import type { GatewaySettings } from "../../domain/Settings.ts"
+import { type TokenExpired, type TokenInvalid, TokenVerifier } from "../../services/TokenVerifier.ts"
+import { DenialLog } from "../core/DenialLog.ts"
+import { Refusals } from "../core/Refusals.ts"
 import {
   Authorization,
   BadRequest,
@@ -38,27 +44,56 @@ export const problems = HttpApiMiddleware.layerSchemaErrorTransform(Problems, (e
   return Effect.fail(new BadRequest({ detail: [...new Set(details)].join("; ") }))
 })
 
-export const authorization = Layer.effect(
-  Authorization,
-  Effect.gen(function* () {
-    const { verify } = yield* TokenVerifier
-    return Authorization.of({
-      bearer: (effect, { credential }) => {
-        const token = Redacted.value(credential)
-        if (token === "") {
-          return Effect.fail(
-            new Unauthorized({ detail: "a bearer token is missing from the Authorization header" })
+/** Of a reason that goes into the log. */
+const maxReason = 200
+
+/**
+ * Refused tokens are logged, and those that look guessed are answered late, as by the gateway: each address a little later
+ * each time. What is accepted never waits.
+ */
+export const authorization = (settings: GatewaySettings) =>
+  Layer.effect(
+    Authorization,
+    Effect.gen(function* () {
+      const { verify } = yield* TokenVerifier
+      const refusals = new Refusals(settings)
+      const denials = new DenialLog(settings.maxAuthAddresses)
+
+      const refuse = Effect.fnUntraced(function* ({ _tag, message, reason }: TokenInvalid | TokenExpired) {
+        const request = yield* HttpServerRequest.HttpServerRequest
+        const now = yield* Clock.currentTimeMillis
+        const address = Option.getOrElse(request.remoteAddress, () => "unknown")
+        const code = _tag === "TokenExpired" ? "token_expired" : "jwt_invalid"
+        const fields = { code, reason: reason.slice(0, maxReason), address }
+        if (denials.isWorthALine(address, `${code} ${fields.reason}`, now)) {
+          yield* Effect.logInfo("a token was refused", fields)
+        }
+        for (const { count, who } of denials.due(now)) {
+          yield* Effect.logInfo("more of it was denied than is logged", { who, count })
+        }
+        // Whoever signs tokens made one that has expired: it was not guessed.
+        if (_tag === "TokenInvalid") yield* Effect.sleep(refusals.delayMs(address, now))
+        return yield* new Unauthorized({ detail: message })
+      })
+
+      return Authorization.of({
+        bearer: (effect, { credential }) => {
+          const token = Redacted.value(credential)
+          if (token === "") {
+            return Effect.fail(
+              new Unauthorized({ detail: "a bearer token is missing from the Authorization header" })
+            )
+          }
+          return Effect.flatMap(
+            verify(token).pipe(
+              Effect.catchTag("VerifierUnavailable", ({ message }) =>
+                Effect.fail(new Unavailable({ detail: message }))
+              ),
+              Effect.catchTag(["TokenInvalid", "TokenExpired"], refuse)
+            ),
+            (claims) => Effect.provideService(effect, CurrentClaims, claims)
           )
         }
-        return Effect.flatMap(
-          Effect.mapError(verify(token), (error) =>
-            error._tag === "VerifierUnavailable"
-              ? new Unavailable({ detail: error.message })
-              : new Unauthorized({ detail: error.message })
-          ),
-          (claims) => Effect.provideService(effect, CurrentClaims, claims)
-        )
-      }
+      })
     })
-  })
-)
+  )

@@ -1,5 +1,5 @@
 /** The ops HTTP server: the API of OpsApi over the services of the hub, and the dashboard's page. */
-import { createServer } from "node:http"
+import type { Server } from "node:http"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as ByteSize from "effect/ByteSize"
 import * as Effect from "effect/Effect"
@@ -11,8 +11,7 @@ import {
   type HttpServerError,
   HttpServerRequest,
   HttpServerRespondable,
-  HttpServerResponse,
-  ProblemDetails
+  HttpServerResponse
 } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import * as Settings from "../../domain/Settings.ts"
@@ -28,17 +27,23 @@ import type { Inspector } from "../../services/Inspector.ts"
 import { Ops } from "../../services/Ops.ts"
 import type { OutboxSources } from "../../services/OutboxSources.ts"
 import type { RateLimiter } from "../../services/RateLimiter.ts"
+import type { Revocations } from "../../services/Revocations.ts"
 import type { Standing } from "../../services/Standing.ts"
 import type { TokenVerifier } from "../../services/TokenVerifier.ts"
+import { problem, withHeaders } from "./answers.ts"
 import { makeAssets } from "./assets.ts"
+import { checked, inTime } from "./bodies.ts"
 import { groups } from "./GroupsHandlers.ts"
+import { addressOf, hostOf, isEncrypted } from "./forwarded.ts"
 import { health } from "./HealthHandlers.ts"
+import { isSecure, listener, type MakeServer } from "./listener.ts"
 import { log } from "./LogHandlers.ts"
 import { OpsApi } from "./OpsApi.ts"
 import { authorization, problems } from "./OpsMiddleware.ts"
 import { outboxes } from "./OutboxHandlers.ts"
 import { policies } from "./PolicyHandlers.ts"
 import { reads } from "./ReadsHandlers.ts"
+import { revocations } from "./RevocationsHandlers.ts"
 import { standings } from "./StandingHandlers.ts"
 
 export interface Options {
@@ -48,31 +53,38 @@ export interface Options {
   /** Of what is published and imported. */
   readonly limits?: Settings.Limits
   readonly archive?: Settings.ArchiveSettings
+  readonly auth?: Pick<Settings.AuthSettings, "clockToleranceMs">
+  readonly settings?: Settings.OpsSettings
+  /** How late refused tokens are answered. */
+  readonly gateway?: Settings.GatewaySettings
+  /** A server that speaks TLS; none: one that does not. */
+  readonly server?: MakeServer | undefined
+  /** A proxy before it says who asks, and for what. */
+  readonly trustProxy?: boolean
 }
-
-/** How long the head of a request may take to come, in milliseconds. Node looks every 30 seconds. */
-const headersTimeout = 30_000
 
 /** How long requests that run may take when the hub stops. */
 const shutdownTimeout = "500 millis"
 
-const api = ({ archive = Settings.archive, limits = Settings.limits }: Options) =>
+const api = ({
+  archive = Settings.archive,
+  auth = Settings.auth,
+  gateway = Settings.gateway,
+  limits = Settings.limits
+}: Options) =>
   HttpApiBuilder.layer(OpsApi, { openapiPath: "/openapi.json" }).pipe(
-    Layer.provide([reads, log({ archive, limits }), groups, outboxes, policies, standings, health]),
-    Layer.provide([authorization, problems])
+    Layer.provide([
+      reads,
+      log({ archive, limits, clockToleranceMs: auth.clockToleranceMs }),
+      groups,
+      outboxes,
+      policies,
+      revocations,
+      standings,
+      health
+    ]),
+    Layer.provide([authorization(gateway), problems])
   )
-
-const problem = (status: number, title: string, detail: string) =>
-  ProblemDetails.toResponse({ type: ProblemDetails.blankType, status, title, detail })
-
-/** What every answer carries. */
-const finished = (response: HttpServerResponse.HttpServerResponse) =>
-  HttpServerResponse.setHeaders(response, {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-    ...(response.status === 401 ? { "www-authenticate": 'Bearer realm="event-hub"' } : {})
-  })
 
 const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?")[0] ?? url
 
@@ -102,18 +114,23 @@ const notAllowed = (method: string, allowed: ReadonlyArray<string>) => {
 const answerOtherwise = (request: HttpServerRequest.HttpServerRequest) => {
   const path = pathOf(request)
   const allowed = endpoints.filter((endpoint) => endpoint.path.test(path)).map(({ method }) => method)
-  return finished(allowed.length === 0 ? notFound(request) : notAllowed(request.method, allowed))
+  if (allowed.length === 0) return notFound(request)
+  const method = request.method === "HEAD" ? "GET" : request.method
+  // There would be a route, if its parameters could be read.
+  return allowed.some((one) => one === method)
+    ? problem(400, "Bad Request", "the path is no UTF-8, or a part of it is too long")
+    : notAllowed(request.method, allowed)
 }
 
 /**
  * The gateway as a policy names it: on the host that the browser knows us by. No policy can name an IPv6
  * address, so any host stands for one; and what is no host name is none.
  */
-const gatewaySources = (request: HttpServerRequest.HttpServerRequest, port: string): string => {
-  const asked = `http://${request.headers["host"] ?? ""}`
-  const host = URL.canParse(asked) ? new URL(asked).hostname : ""
-  if (host.startsWith("[")) return " ws: wss:"
-  return /^[\w.-]+$/.test(host) ? ` ws://${host}:${port} wss://${host}:${port}` : ""
+const gatewaySources = (asked: string, port: string, encrypted: boolean): string => {
+  const host = URL.canParse(`http://${asked}`) ? new URL(`http://${asked}`).hostname : ""
+  const schemes = encrypted ? ["wss"] : ["ws", "wss"]
+  if (host.startsWith("[")) return schemes.map((scheme) => ` ${scheme}:`).join("")
+  return /^[\w.-]+$/.test(host) ? schemes.map((scheme) => ` ${scheme}://${host}:${port}`).join("") : ""
 }
 
 /**
@@ -132,52 +149,63 @@ const contentSecurityPolicy = (gateway: string): string =>
     "frame-ancestors 'none'"
   ].join("; ")
 
-const page = Layer.unwrap(
-  Effect.gen(function* () {
-    const gateway = yield* Gateway
-    const asset = makeAssets()
-    const port = new URL(gateway.url).port
+/** What no page here asks a browser for. */
+const documentHeaders = {
+  "permissions-policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
+}
 
-    const index = (request: HttpServerRequest.HttpServerRequest) =>
-      Effect.map(asset("dashboard/index.html"), (found) => {
-        if (found === undefined) return notFound(request)
-        return HttpServerResponse.text(
-          found.body.replace(
-            'name="event-hub-ws-port" content=""',
-            `name="event-hub-ws-port" content="${port}"`
-          ),
-          {
-            contentType: found.contentType,
-            headers: { "content-security-policy": contentSecurityPolicy(gatewaySources(request, port)) }
-          }
-        )
-      })
+const page = ({ trustProxy = false }: Options) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const gateway = yield* Gateway
+      const asset = makeAssets()
+      const port = new URL(gateway.url).port
 
-    const file = (request: HttpServerRequest.HttpServerRequest) =>
-      Effect.map(asset(pathOf(request).slice("/assets/".length)), (found) =>
-        found === undefined
-          ? notFound(request)
-          : HttpServerResponse.text(found.body, { contentType: found.contentType })
-      )
-
-    /** The description of the API, to read and to try: it asks this server alone. */
-    const docs = (request: HttpServerRequest.HttpServerRequest) =>
-      Effect.map(asset("dashboard/apiDocs.html"), (found) =>
-        found === undefined
-          ? notFound(request)
-          : HttpServerResponse.text(found.body, {
+      const index = (request: HttpServerRequest.HttpServerRequest) =>
+        Effect.map(asset("dashboard/index.html"), (found) => {
+          if (found === undefined) return notFound(request)
+          return HttpServerResponse.text(
+            found.body.replace(
+              'name="event-hub-ws-port" content=""',
+              `name="event-hub-ws-port" content="${port}"`
+            ),
+            {
               contentType: found.contentType,
-              headers: { "content-security-policy": contentSecurityPolicy("") }
-            })
-      )
+              headers: {
+                ...documentHeaders,
+                "content-security-policy": contentSecurityPolicy(
+                  gatewaySources(hostOf(request, trustProxy), port, isEncrypted(request, trustProxy))
+                )
+              }
+            }
+          )
+        })
 
-    return Layer.mergeAll(
-      HttpRouter.add("GET", "/", index),
-      HttpRouter.add("GET", "/docs", docs),
-      HttpRouter.add("GET", "/assets/*", file)
-    )
-  })
-)
+      const file = (request: HttpServerRequest.HttpServerRequest) =>
+        Effect.map(asset(pathOf(request).slice("/assets/".length)), (found) =>
+          found === undefined
+            ? notFound(request)
+            : HttpServerResponse.text(found.body, { contentType: found.contentType })
+        )
+
+      /** The description of the API, to read and to try: it asks this server alone. */
+      const docs = (request: HttpServerRequest.HttpServerRequest) =>
+        Effect.map(asset("dashboard/apiDocs.html"), (found) =>
+          found === undefined
+            ? notFound(request)
+            : HttpServerResponse.text(found.body, {
+                contentType: found.contentType,
+                headers: { ...documentHeaders, "content-security-policy": contentSecurityPolicy("") }
+              })
+        )
+
+      return Layer.mergeAll(
+        HttpRouter.add("GET", "/", index),
+        HttpRouter.add("GET", "/docs", docs),
+        HttpRouter.add("GET", "/assets/*", file)
+      )
+    })
+  )
 
 /** The most that a body may have. */
 const maxBodySize = ByteSize.kibibytes(256)
@@ -195,14 +223,17 @@ const isProblem = ({ headers }: HttpServerResponse.HttpServerResponse): boolean 
   headers["content-type"]?.startsWith("application/problem+json") === true
 
 /** Each error is a problem document, whatever made it. */
-const answers = ({ limits = Settings.limits }: Options) =>
+const answers = ({ limits = Settings.limits, settings = Settings.ops, trustProxy = false }: Options) =>
   HttpRouter.middleware(
     (effect) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
         // Events come in bodies as large as the gateway's frames.
         const size = pathOf(request) === "/publish" ? ByteSize.bytes(limits.maxFrameBytes) : maxBodySize
         const refusals = refusalsOf(size)
+        const isStream = pathOf(request) === "/import"
+        const named = request.modify({ remoteAddress: addressOf(request, trustProxy) })
         return effect.pipe(
+          Effect.provideService(HttpServerRequest.HttpServerRequest, checked(named, limits.maxJsonDepth)),
           Effect.provideService(HttpIncomingMessage.MaxBodySize, size),
           // A body that cannot be read is a defect for whoever reads it, and knows what to answer.
           Effect.catchDefect((defect) =>
@@ -213,11 +244,12 @@ const answers = ({ limits = Settings.limits }: Options) =>
                   problem(500, "Internal Server Error", "the hub has a bug; its log says more")
                 )
           ),
+          inTime(request, settings.bodyTimeoutMs, isStream),
           Effect.map((response) => {
             const refusal = refusals[response.status]
-            return finished(
-              refusal === undefined || isProblem(response) ? response : problem(response.status, ...refusal)
-            )
+            return refusal === undefined || isProblem(response)
+              ? response
+              : problem(response.status, ...refusal)
           })
         )
       }),
@@ -229,14 +261,14 @@ const cannotListen = ({ host, port }: Options, { cause }: HttpServerError.ServeE
   return new CannotListen({ host, port, reason: code === "EADDRINUSE" ? "the port is in use" : code })
 }
 
-const httpServer = (options: Options) =>
+const httpServer = (options: Options, server: Server) =>
   Layer.mergeAll(
     Layer.effect(
       HttpServer.HttpServer,
       Effect.mapError(
-        // An import takes as long as it takes. Without a time-out of its own, the head of a request would, too.
-        NodeHttpServer.make(() => createServer({ requestTimeout: 0, headersTimeout }), {
-          ...options,
+        NodeHttpServer.make(() => server, {
+          host: options.host,
+          port: options.port,
           gracefulShutdownTimeout: shutdownTimeout
         }),
         (error) => cannotListen(options, error)
@@ -246,16 +278,24 @@ const httpServer = (options: Options) =>
   )
 
 /** Routes, and an answer to what none of them is for: HttpRouter's own has no body. */
-const serve = (options: Options) =>
+const serve = (options: Options, encrypted: boolean) =>
   Layer.unwrap(
-    Effect.map(HttpRouter.toHttpEffect(Layer.mergeAll(api(options), page, answers(options))), (app) =>
-      HttpServer.serve(
-        Effect.catchTag(app, "HttpServerError", (error) =>
-          error.reason._tag === "RouteNotFound"
-            ? Effect.map(HttpServerRequest.HttpServerRequest, answerOtherwise)
-            : Effect.fail(error)
+    Effect.map(
+      HttpRouter.toHttpEffect(Layer.mergeAll(api(options), page(options), answers(options))),
+      (app) =>
+        HttpServer.serve(
+          app.pipe(
+            Effect.catchTag("HttpServerError", (error) => {
+              if (error.reason._tag === "RouteNotFound") {
+                return Effect.map(HttpServerRequest.HttpServerRequest, answerOtherwise)
+              }
+              return error.reason._tag === "RequestParseError"
+                ? Effect.succeed(problem(400, "Bad Request", "the request cannot be read"))
+                : Effect.fail(error)
+            }),
+            Effect.map((response) => withHeaders(response, encrypted))
+          )
         )
-      )
     )
   ).pipe(Layer.provide(Layer.succeed(HttpRouter.RouterConfig, { maxParamLength })))
 
@@ -275,14 +315,21 @@ export const layer = (
   | Inspector
   | OutboxSources
   | RateLimiter
+  | Revocations
   | Standing
   | TokenVerifier
 > =>
-  Layer.effect(
-    Ops,
-    Effect.map(HttpServer.HttpServer, ({ address }) => {
-      const host = options.host.includes(":") ? `[${options.host}]` : options.host
-      const port = address._tag !== "UnixPathAddress" ? address.port : options.port
-      return Ops.of({ url: `http://${host}:${port}` })
+  Layer.unwrap(
+    Effect.sync(() => {
+      const server = listener(options.settings ?? Settings.ops, options.server)
+      const encrypted = isSecure(server)
+      return Layer.effect(
+        Ops,
+        Effect.map(HttpServer.HttpServer, ({ address }) => {
+          const host = options.host.includes(":") ? `[${options.host}]` : options.host
+          const port = address._tag !== "UnixPathAddress" ? address.port : options.port
+          return Ops.of({ url: `${encrypted ? "https" : "http"}://${host}:${port}` })
+        })
+      ).pipe(Layer.provideMerge(serve(options, encrypted)), Layer.provide(httpServer(options, server)))
     })
-  ).pipe(Layer.provideMerge(serve(options)), Layer.provide(httpServer(options)))
+  )

@@ -2,27 +2,42 @@
  * What a caller of the ops HTTP API may look at and change. Decided before anything is looked up: whoever has no right
  * to a name does not learn whether there is something behind it.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { Claims } from "../../domain/Claims.ts"
 import { deadLetterTopic } from "../../domain/DeadLetter.ts"
+import * as Policy from "../../domain/Policy.ts"
 import * as Topic from "../../domain/Topic.ts"
 import type { AccessControl } from "../../services/AccessControl.ts"
 import type { GroupInfo } from "../../services/GroupAdmin.ts"
+import { DenialLog } from "../core/DenialLog.ts"
 import { BadRequest, CurrentClaims, Forbidden } from "./OpsContract.ts"
 
 /** Every topic but the hub's own. */
 const everything = "**"
 
+const isAllowed = (decision: Policy.Decision): boolean => decision._tag === "Allowed"
+
+/** Where all of it has to be allowed: the first that is not. */
+const firstDenied = ([first, ...more]: readonly [Policy.Decision, ...Array<Policy.Decision>]) =>
+  isAllowed(first) ? (more.find((decision) => !isAllowed(decision)) ?? first) : first
+
 export const makeRights = (access: AccessControl["Service"]) => {
+  const read = (claims: Claims, topic: string, group?: string): Policy.Decision =>
+    access.decide(claims, { action: "subscribe", topic, group })
+
   const mayRead = (claims: Claims, topic: string, group?: string): boolean =>
-    access.decide(claims, { action: "subscribe", topic, group })._tag === "Allowed"
+    isAllowed(read(claims, topic, group))
 
   const maySubscribe = (claims: Claims, pattern: string, group?: string): boolean =>
-    access.decideSubscription(claims, { pattern, group })._tag === "Allowed"
+    isAllowed(access.decideSubscription(claims, { pattern, group }))
+
+  const administrate = (claims: Claims, pattern: string): Policy.Decision =>
+    access.decideAdministration(claims, pattern)
 
   const mayAdministrate = (claims: Claims, pattern: string): boolean =>
-    access.decideAdministration(claims, pattern)._tag === "Allowed"
+    isAllowed(administrate(claims, pattern))
 
   /** A pattern of a group shows to whoever may subscribe it, in the group or not, and to whoever administrates it. */
   const maySee = (claims: Claims, pattern: string, group: string): boolean =>
@@ -40,19 +55,41 @@ export const makeRights = (access: AccessControl["Service"]) => {
       onSuccess: () => Effect.void
     })
 
+  const denials = new DenialLog()
+
+  /** The answer says no more than what was asked for; the log says which rule denies it. */
+  const forbid = (
+    { sub }: Claims,
+    detail: string,
+    decision?: Policy.Decision
+  ): Effect.Effect<never, Forbidden> =>
+    Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      for (const { count, who } of denials.due(now)) {
+        yield* Effect.logInfo("more of it was denied over HTTP than is logged", { who, count })
+      }
+      if (denials.isWorthALine(sub, detail, now)) {
+        const rule = decision?.rule === undefined ? "none allows it" : Policy.formatRule(decision.rule)
+        yield* Effect.logInfo("forbidden over HTTP", { sub, detail, rule })
+      }
+      return yield* new Forbidden({ detail })
+    })
+
   const permit = (
-    isAllowed: (claims: Claims) => boolean,
+    decide: (claims: Claims) => Policy.Decision,
     detail: string
   ): Effect.Effect<Claims, Forbidden, CurrentClaims> =>
-    Effect.flatMap(CurrentClaims, (claims) =>
-      isAllowed(claims) ? Effect.succeed(claims) : Effect.fail(new Forbidden({ detail }))
-    )
+    Effect.flatMap(CurrentClaims, (claims) => {
+      const decision = decide(claims)
+      return isAllowed(decision) ? Effect.succeed(claims) : forbid(claims, detail, decision)
+    })
 
   return {
     mayRead,
     mayAdministrate,
     maySee,
     visibleGroup,
+    forbid,
 
     /** Whether the caller may know of every group. */
     maySeeAll: (claims: Claims): boolean =>
@@ -63,7 +100,8 @@ export const makeRights = (access: AccessControl["Service"]) => {
       Effect.andThen(
         concrete(topic, "query parameter"),
         permit(
-          (claims) => mayRead(claims, topic) || (group !== undefined && mayRead(claims, topic, group)),
+          (claims) =>
+            group === undefined || mayRead(claims, topic) ? read(claims, topic) : read(claims, topic, group),
           `no right to subscribe '${topic}'`
         )
       ),
@@ -74,7 +112,7 @@ export const makeRights = (access: AccessControl["Service"]) => {
       return Effect.andThen(
         concrete(topic, "query parameter"),
         permit(
-          (claims) => mayRead(claims, letters) && mayRead(claims, topic),
+          (claims) => firstDenied([read(claims, letters), read(claims, topic)]),
           `no right to subscribe '${letters}' and '${topic}'`
         )
       )
@@ -82,7 +120,7 @@ export const makeRights = (access: AccessControl["Service"]) => {
 
     /** To look at what may be about any topic, such as outboxes, and to change it. */
     permitEverything: permit(
-      (claims) => mayAdministrate(claims, everything),
+      (claims) => administrate(claims, everything),
       `no right to administrate '${everything}'`
     ),
 
@@ -90,18 +128,21 @@ export const makeRights = (access: AccessControl["Service"]) => {
     permitChange: (topic: string) =>
       Effect.andThen(
         concrete(topic, "body field"),
-        permit((claims) => mayAdministrate(claims, topic), `no right to administrate '${topic}'`)
+        permit((claims) => administrate(claims, topic), `no right to administrate '${topic}'`)
       ),
 
     /** To change what a group does on the topics of a pattern. */
     permitChanges: (pattern: string) =>
-      permit((claims) => mayAdministrate(claims, pattern), `no right to administrate '${pattern}'`),
+      permit((claims) => administrate(claims, pattern), `no right to administrate '${pattern}'`),
 
     /** To change a group as a whole: all its patterns, or, when there is no such group, those of any. */
     permitGroupChange: (group: string, patterns: ReadonlyArray<string> | undefined) =>
-      permit(
-        (claims) => (patterns ?? [everything]).every((pattern) => mayAdministrate(claims, pattern)),
-        `no right to administrate every topic of group '${group}'`
-      )
+      permit((claims) => {
+        const [first = everything, ...more] = patterns ?? [everything]
+        return firstDenied([
+          administrate(claims, first),
+          ...more.map((pattern) => administrate(claims, pattern))
+        ])
+      }, `no right to administrate every topic of group '${group}'`)
   }
 }
