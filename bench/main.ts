@@ -58,6 +58,7 @@ const scenarios: Readonly<Record<string, Entry>> = {
     load: async () => (await import("./dashboard.ts")).dashboard,
     quick: { events: 10_000, subscribers: 10 }
   },
+  patterns: { load: async () => (await import("./patterns.ts")).patterns, quick: { events: 500 } },
   costs: { load: async () => (await import("./costs.ts")).costs, quick: { events: 500, subscribers: 20 } }
 }
 

@@ -1,0 +1,356 @@
+/** The parts that need no hub: parsers, and a connection's session. */
+import { isDeepStrictEqual } from "node:util"
+import { Result } from "effect"
+import * as Archive from "../../src/domain/Archive.ts"
+import * as Claims from "../../src/domain/Claims.ts"
+import * as Event from "../../src/domain/Event.ts"
+import * as Policy from "../../src/domain/Policy.ts"
+import * as PolicyFile from "../../src/domain/PolicyFile.ts"
+import { formatPolicyFile } from "../../src/domain/PolicyFileFormat.ts"
+import * as Quota from "../../src/domain/Quota.ts"
+import * as Retention from "../../src/domain/Retention.ts"
+import * as Session from "../../src/domain/Session.ts"
+import * as Settings from "../../src/domain/Settings.ts"
+import * as Topic from "../../src/domain/Topic.ts"
+import { decodeFrame } from "../../src/protocol/Decode.ts"
+import { must, type Target } from "./Target.ts"
+
+const { limits } = Settings
+
+const patternWords = [
+  "a",
+  "b",
+  "*",
+  "**",
+  ".",
+  "a.b",
+  "a.**",
+  "**.a",
+  "$dead",
+  "$hub.stats",
+  "orders.eu.created"
+]
+
+// --- topics --------------------------------------------------------------------------------------------------
+
+const topics: Target = {
+  name: "topics",
+  isJson: false,
+  seeds: ["a.b.c a.*.c", "orders.** orders.eu.created", "**.a.**.b **.b", "$dead.g.** $dead.g.a", "* **"],
+  words: patternWords,
+  check: (input) => {
+    const [a = "", b = ""] = input.split(" ")
+    for (const name of [a, b]) {
+      const topic = Topic.parseTopic(name)
+      const pattern = Topic.parsePattern(name)
+      if (Result.isSuccess(topic)) {
+        must(topic.success.name === name, "a topic keeps its name")
+        must(Result.isSuccess(pattern) && pattern.success.concrete, "a topic is a pattern")
+        must(Topic.matches(name, name), "a topic matches itself")
+      }
+      if (Result.isFailure(pattern)) continue
+      must(pattern.success.name === name, "a pattern keeps its name")
+      must(Topic.covers(name, name) && Topic.overlaps(name, name), "a pattern covers and overlaps itself")
+    }
+    must(Topic.overlaps(a, b) === Topic.overlaps(b, a), "patterns overlap both ways round")
+    must(!Topic.covers(a, b) || Topic.overlaps(a, b), "what covers overlaps")
+    must(
+      Topic.matches(a, b) === (Result.isSuccess(Topic.parseTopic(b)) && Topic.covers(a, b)),
+      "a topic is covered by what matches it"
+    )
+  }
+}
+
+// --- policies ------------------------------------------------------------------------------------------------
+
+const policyWords = [
+  "allow",
+  "deny",
+  "publish",
+  "subscribe",
+  "admin",
+  "group",
+  "role",
+  "role dev:",
+  ":",
+  "# c",
+  "\n",
+  "  ",
+  "${claim.tenant}",
+  "${claim.",
+  "}",
+  ...patternWords
+]
+
+const policies = [
+  "allow publish heartbeat.* heartbeat.received # comment",
+  "deny subscribe secrets.**\nallow subscribe process.state group dev ops",
+  'allow subscribe a.** group "*"\nallow * **\n\n# all of it',
+  "allow admin **\r\ndeny admin a.b"
+]
+
+const isWithin = (text: string, { problems }: Policy.InvalidPolicy): boolean => {
+  const lines = text.split(/\r\n|\r|\n/)
+  return problems.every(
+    ({ column, line }) =>
+      line >= 1 && line <= lines.length && column >= 1 && column <= (lines[line - 1]?.length ?? 0) + 1
+  )
+}
+
+const policy: Target = {
+  name: "policy",
+  isJson: false,
+  seeds: policies,
+  words: policyWords,
+  check: (input) => {
+    const parsed = Policy.parsePolicy(input)
+    if (Result.isFailure(parsed)) return must(isWithin(input, parsed.failure), "a problem is within the text")
+    const again = Policy.parsePolicy(Policy.formatPolicy(parsed.success))
+    must(isDeepStrictEqual(again, parsed), "a policy that is printed reads the same")
+    for (const topic of ["a", "a.b", "secrets.x"]) {
+      Policy.decide(parsed.success, { action: "publish", topic })
+      Policy.decideSubscription(parsed.success, { pattern: `${topic}.**` })
+    }
+  }
+}
+
+const policyFile: Target = {
+  name: "policyFile",
+  isJson: false,
+  seeds: [
+    "# Who may do what.\nrole dev:\n  allow publish heartbeat.*   # trailing\n  deny subscribe secrets.**\n",
+    "role tenant-user:\n  allow subscribe orders.${claim.tenant}.**\n  allow subscribe users.${sub}.** group ${sub} mailer",
+    "role a: allow publish x\nrole b:\nallow * **"
+  ],
+  words: policyWords,
+  check: (input) => {
+    const parsed = PolicyFile.parsePolicyFile(input)
+    if (Result.isFailure(parsed)) return must(isWithin(input, parsed.failure), "a problem is within the text")
+    const file = parsed.success
+    const printed = formatPolicyFile(input)
+    const again = PolicyFile.parsePolicyFile(printed)
+    must(Result.isSuccess(again), "a file that is printed is one")
+    must(formatPolicyFile(printed) === printed, "a file that is printed twice is printed the same")
+    for (const sub of ["ann", "a.b", "*", "", "$x"]) {
+      const bearer = { roles: ["dev", "a", "tenant-user"], sub, values: { tenant: "acme" } }
+      const [one, other] = [
+        PolicyFile.resolve(file, bearer),
+        Result.flatMap(again, (file) => PolicyFile.resolve(file, bearer))
+      ]
+      must(isDeepStrictEqual(one, other), "a file that is printed decides the same")
+    }
+  }
+}
+
+const scopes: Target = {
+  name: "scopes",
+  isJson: true,
+  seeds: ['["publish:heartbeat.*","subscribe:process.**"]', '["admin:**","subscribe:$dead.**"]', "[]"],
+  words: ["publish:", "subscribe:", "admin:", "*:", ":", ...patternWords],
+  check: (input) => {
+    let value: unknown
+    try {
+      value = JSON.parse(input)
+    } catch {
+      return
+    }
+    if (!Array.isArray(value) || !value.every((scope) => typeof scope === "string")) return
+    const parsed = Policy.scopesToPolicy(value)
+    if (Result.isFailure(parsed)) return
+    must(parsed.success.rules.length <= value.length, "a scope is one rule at most")
+    must(
+      parsed.success.rules.every(({ effect }) => effect === "allow"),
+      "a scope allows"
+    )
+  }
+}
+
+// --- rules ---------------------------------------------------------------------------------------------------
+
+const quotas: Target = {
+  name: "quotas",
+  isJson: false,
+  seeds: [
+    "orders.**: 500/s burst=1000; logs.*: 1MB/s",
+    "a.*: 5/s 99B/s burst=200B",
+    "b.**: 7/s shared; c: none"
+  ],
+  words: ["5/s", "burst=9", "none", "shared", "MiB/s", "KiB", "1e9", ";", ":", ...patternWords],
+  check: (input) => {
+    const parsed = Quota.parseQuotas(input)
+    if (Result.isFailure(parsed)) return
+    const again = Quota.parseQuotas(Quota.formatQuotas(parsed.success))
+    must(isDeepStrictEqual(again, parsed), "quotas that are printed read the same")
+  }
+}
+
+const retention: Target = {
+  name: "retention",
+  isJson: false,
+  seeds: ["orders.**: 7d", "a.*: 100 events; **: 30d 1000 events", "$dead.**: keep", "a: 1h ignore groups"],
+  words: ["d", "h", "m", "s", "ms", "events", "keep", "ignore", "groups", "1e3", ";", ":", ...patternWords],
+  check: (input) => {
+    const parsed = Retention.parseRules(input)
+    if (Result.isFailure(parsed)) return
+    const again = Retention.parseRules(Retention.formatRules(parsed.success))
+    must(isDeepStrictEqual(again, parsed), "rules that are printed read the same")
+  }
+}
+
+// --- claims --------------------------------------------------------------------------------------------------
+
+const claims: Target = {
+  name: "claims",
+  isJson: true,
+  seeds: [
+    '{"sub":"ann","exp":2000000000,"scopes":["publish:a.*"],"jti":"j1","iat":1700000000}',
+    '{"sub":"ann","exp":2000000000,"policy":{"rules":[{"effect":"allow","action":"*","topics":["a.**"],"groups":["g"]}]}}',
+    '{"sub":"ann","exp":2000000000,"roles":["dev"],"tenant":"acme","limits":{"publish":"10/s"}}'
+  ],
+  words: [
+    "sub",
+    "exp",
+    "scopes",
+    "policy",
+    "rules",
+    "roles",
+    "limits",
+    "allow",
+    "subscribe",
+    ...patternWords
+  ],
+  check: (input) => {
+    let value: unknown
+    try {
+      value = JSON.parse(input)
+    } catch {
+      return
+    }
+    const parsed = Claims.parseClaims(value)
+    must(({} as { id?: unknown }).id === undefined, "no prototype is changed")
+    if (Result.isFailure(parsed)) return must(parsed.failure.message !== "", "it is said what is wrong")
+    const { expiresAt, policy, sub } = parsed.success
+    must(typeof sub === "string" && sub !== "", "there is a subject")
+    must(Number.isFinite(expiresAt), "a token ends")
+    Policy.decide(policy, { action: "publish", topic: "a.b" })
+  }
+}
+
+// --- frames --------------------------------------------------------------------------------------------------
+
+const context: Session.SessionContext = {
+  limits: { ...limits, maxPayloadBytes: 2_000, maxSubscriptionsPerConnection: 5 },
+  settings: Settings.gateway,
+  clockToleranceMs: 0,
+  expiryWarningMs: 60_000,
+  history: "h",
+  decide: (claims, request) => Policy.decide(claims.policy, request),
+  decideSubscription: (claims, request) => Policy.decideSubscription(claims.policy, request),
+  spend: () => undefined,
+  look: () => undefined,
+  delayOf: () => 0,
+  makeId: () => "made"
+}
+
+const ann: Claims.Claims = {
+  sub: "ann",
+  expiresAt: 1e12,
+  issuedAt: undefined,
+  tokenId: undefined,
+  policy: Result.getOrThrow(Policy.parsePolicy("deny * secret.**\nallow * **"))
+}
+
+const frames: Target = {
+  name: "frames",
+  isJson: true,
+  seeds: [
+    '{"op":"PUBLISH","ref":1,"topic":"a.b","payload":{"x":1},"opts":{"id":"i","key":"k","type":"t","headers":{"h":"v"},"tags":["t"],"ts":1}}',
+    '{"op":"SUBSCRIBE","ref":"r","topic":"a.**","opts":{"from":{"after":3},"history":"h"}}',
+    '{"op":"SUBSCRIBE","topic":"a.**","opts":{"from":{"topics":{"a.b":1,"a.c":2}}}}',
+    '{"op":"SUBSCRIBE","ref":2,"topic":"a.*","group":"g","opts":{"credit":10,"ackTimeoutMs":1000,"maxAttempts":3,"keyOrdered":true}}',
+    '[{"op":"ACK","topic":"a.b","group":"g","ids":["1","2"]},{"op":"NACK","topic":"a.b","group":"g","id":"1","mode":"poison","delayMs":5}]',
+    '{"op":"EXTEND","topic":"a.b","group":"g","id":"1","ms":1000}',
+    '{"op":"UNSUBSCRIBE","topic":"a.**","ref":3}',
+    '{"op":"AUTH","token":"x","ref":0}',
+    '{"op":"PING","ref":"p"}'
+  ],
+  words: ["op", "ref", "topic", "group", "opts", "from", "time", "start", "secret.x", ...patternWords],
+  check: (input) => {
+    const messages = decodeFrame(input, { maxMessages: 1_000, maxAckIds: 100 })
+    let session = Session.open("c", 0, Settings.gateway)
+    for (const now of [1, 2]) {
+      const steps: ReadonlyArray<Session.Input> = [
+        { _tag: "Verified", claims: ann, now },
+        { _tag: "Received", messages, frame: now, now },
+        { _tag: "Tick", now }
+      ]
+      for (const step of steps) {
+        const { actions, session: next } = Session.step(session, step, context)
+        session = next
+        for (const action of actions) {
+          if (action._tag === "Send") {
+            const text = JSON.stringify(action.message)
+            must(
+              isDeepStrictEqual(JSON.parse(text), JSON.parse(JSON.stringify(JSON.parse(text)))),
+              "an answer is JSON"
+            )
+            must(!text.includes("\n"), "an answer is one line")
+          }
+          if (action._tag === "Append") {
+            const { body, topic } = action.record
+            must(Result.isSuccess(Topic.parseTopic(topic)), "what is stored has a topic")
+            must(!topic.startsWith("$") && !topic.startsWith("secret"), "what is stored may be")
+            must(
+              body.length < 20_000 + context.limits.maxPayloadBytes,
+              "what is stored is no larger than it may be"
+            )
+            must(typeof JSON.parse(body) === "object", "what is stored is JSON")
+          }
+        }
+      }
+      must(session.subscriptions.size <= 5, "there are no more subscriptions than there may be")
+    }
+  }
+}
+
+// --- imports -------------------------------------------------------------------------------------------------
+
+const importLines: Target = {
+  name: "importLines",
+  isJson: true,
+  seeds: [
+    '{"id":"1","topic":"a.b","seq":1,"storedAt":1700000000000,"ts":1700000000000,"payload":{"x":1}}',
+    '{"latest":{"id":"1","topic":"a.b","seq":1,"storedAt":5,"ts":5,"key":"k","payload":1,"headers":{"a":"b"},"tags":["t"]}}',
+    '{"end":true,"events":2,"latest":1,"topics":1,"sha256":"abc"}',
+    '{"format":"event-hub/export","version":1,"history":"h"}'
+  ],
+  words: ["id", "topic", "seq", "storedAt", "ts", "payload", "latest", "end", "$dead.g.a", ...patternWords],
+  check: (input) => {
+    Archive.headerProblem(input)
+    Archive.historyOf(input)
+    Archive.trailerOf(input)
+    const parsed = Archive.parseLine(input, limits)
+    if (Result.isFailure(parsed)) return must(parsed.failure !== "", "it is said what is wrong")
+    const line = parsed.success
+    if (line._tag === "Trailer") return
+    const text = line._tag === "Event" ? Archive.eventLine(line.record) : Archive.latestLine(line.record)
+    must(text.indexOf("\n") === text.length - 1, "a line is one line")
+    const again = Result.getOrThrow(Archive.parseLine(text, limits))
+    must(
+      again._tag === line._tag && Event.toJson(again.record) === Event.toJson(line.record),
+      "a line that is printed reads the same"
+    )
+  }
+}
+
+export const pureTargets: ReadonlyArray<Target> = [
+  topics,
+  policy,
+  policyFile,
+  scopes,
+  quotas,
+  retention,
+  claims,
+  frames,
+  importLines
+]
