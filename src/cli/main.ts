@@ -8,6 +8,7 @@ import { serve } from "../hub/serve.ts"
 import packageJson from "../../package.json" with { type: "json" }
 import { exportCommand } from "./export.ts"
 import { importCommand } from "./import.ts"
+import { policy } from "./policy.ts"
 import { token } from "./token.ts"
 
 const serveCommand = Command.make("serve", {}, () => serve(process.env)).pipe(
@@ -23,7 +24,7 @@ const serveCommand = Command.make("serve", {}, () => serve(process.env)).pipe(
 
 const eventHub = Command.make("event-hub").pipe(
   Command.withDescription("A transactional outbox, a durable event log and a WebSocket gateway"),
-  Command.withSubcommands([serveCommand, token, exportCommand, importCommand])
+  Command.withSubcommands([serveCommand, token, policy, exportCommand, importCommand])
 )
 
 runProcess(

@@ -21,6 +21,15 @@ export class NotAnExport extends Schema.TaggedError<NotAnExport>()("NotAnExport"
   }
 }
 
+/** Whoever asked for a part of the log, or sends one, has lost the right to it on the way. */
+export class RightLost extends Schema.TaggedError<RightLost>()("RightLost", {
+  reason: Schema.String
+}) {
+  override get message() {
+    return this.reason
+  }
+}
+
 export interface EventPage {
   readonly records: ReadonlyArray<StoredRecord>
   /** Give it as `after` for the next page; none: this was the last. A page may hold fewer than asked for. */
@@ -72,15 +81,18 @@ export class Archive extends Context.Service<
 
     /**
      * An export as bytes. The store is read as the stream is, a piece ahead at most; a stream that fails has no last
-     * line. Each piece is the reader's own, and may be changed.
+     * line. Each piece is the reader's own, and may be changed. What may be seen is asked again before each look at the
+     * store: who loses the right to a topic in the middle of it, or to go on at all, gets no more.
      */
     readonly export: (selected: {
       readonly selection: Selection
       readonly isVisible: (topic: string) => boolean
+      /** Why it must not go on; nothing: it may. */
+      readonly endedBy?: (() => string | undefined) | undefined
     }) => Effect.Effect<
       {
         readonly fileName: string
-        readonly bytes: Stream.Stream<Uint8Array, StoreUnavailable>
+        readonly bytes: Stream.Stream<Uint8Array, StoreUnavailable | RightLost>
       },
       StoreUnavailable
     >
@@ -88,11 +100,14 @@ export class Archive extends Context.Service<
     /**
      * Reads an export back. Absent topics get their seqs and times again; in others, what they do not hold is appended.
      * Doing it again goes on where it ended: what is there counts as a duplicate. Bad lines are passed over and
-     * reported. Bytes that end early, or fail, are imported as far as they go.
+     * reported. Bytes that end early, or fail, are imported as far as they go. What may be written is asked again when
+     * it is written.
      */
     readonly import: <E>(file: {
       readonly bytes: Stream.Stream<Uint8Array, E>
       readonly mayWrite: (topic: string) => boolean
+      /** Why it must not go on, asked with each piece of the file; nothing: it may. */
+      readonly endedBy?: (() => string | undefined) | undefined
       /** Checks and counts, and changes nothing. */
       readonly dryRun: boolean
       /** Ends at the first bad line. */

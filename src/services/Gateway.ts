@@ -2,6 +2,7 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type { Claims } from "../domain/Claims.ts"
 
 /** The port is taken, or this machine has no such address. */
 export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotListen", {
@@ -36,6 +37,8 @@ export class Gateway extends Context.Service<
     /** `ws://host:port`. */
     readonly url: string
     readonly connections: () => ReadonlyArray<ConnectionInfo>
+    /** The claims of every connection that has said who it is. */
+    readonly sessions: () => ReadonlyArray<Claims>
     /** It takes no new connections any more. */
     readonly isDraining: () => boolean
     /**

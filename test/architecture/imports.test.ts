@@ -48,7 +48,7 @@ const rings: Readonly<Record<string, ReadonlyArray<string>>> = {
   "src/layers/websocket/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node, "ws"],
   "src/layers/http/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node, ...server],
   "src/layers/otlp/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node],
-  "src/layers/files/Planted.ts": [...inner, ...anyEffect, ...node],
+  "src/layers/files/Planted.ts": [...inner, "src/layers/core", ...anyEffect, ...node],
   "src/layers/unheardOf/Planted.ts": [...inner, ...anyEffect],
   "src/client/Planted.ts": ["src/protocol"],
   "src/client/effect.ts": ["src/protocol", ...anyEffect],

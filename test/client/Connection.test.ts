@@ -239,6 +239,18 @@ describe("the back-off", () => {
   })
 })
 
+it("what this client does not know, such as EXPIRING, is nothing to it", async () => {
+  const { connection, network } = await connected()
+  const socket = network.last
+  const before = socket.sent.length
+  socket.receive({ op: "EXPIRING", expiresAt: 60_000, closesInMs: 65_000 })
+  socket.receive([{ op: "SOMETHING NEW" }, { op: "EXPIRING", expiresAt: 60_000, closesInMs: 65_000 }])
+  await settle()
+  expect(socket.sent).toHaveLength(before)
+  expect(network.last).toBe(socket)
+  expect(connection.state._tag).toBe("ready")
+})
+
 describe("DRAIN", () => {
   it("gives the slot in which to come back", async () => {
     const { connection, network } = await connected()

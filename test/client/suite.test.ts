@@ -37,7 +37,8 @@ const keep = async ({ hub }: Scenario, shared: () => HubProcess, env: Env): Prom
   if (hub === "revocable") {
     const embedded: EmbeddedHub = await startEmbeddedHub(env)
     onTestFinished(() => embedded.stop())
-    const revoke = (tokenId: string) => embedded.run(embedded.revocations.revoke({ _tag: "Token", tokenId }))
+    const revoke = async (tokenId: string) =>
+      void (await embedded.run(embedded.revocations.revoke({ _tag: "Token", tokenId })))
     return { url: embedded.ws, control: { ...nothing, revoke } }
   }
   const returning = await returningHub({ ...env, ...hub })

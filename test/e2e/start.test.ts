@@ -132,7 +132,7 @@ it.each([
   ],
   [
     { HUB_HOST: "0.0.0.0" },
-    /HUB_HOST is not loopback, so JWT_SECRET, JWT_JWKS_URL or STATIC_TOKEN must be set/
+    /HUB_HOST is not loopback, so JWT_SECRET, JWT_JWKS_URL, JWT_JWKS_FILE or STATIC_TOKEN must be set/
   ],
   [{ HUB_PROT: "1" }, /HUB_PROT is no setting of the hub/],
   [{ WS_PORT: "99999" }, /WS_PORT must be a whole number from 0 to 65,535/]
