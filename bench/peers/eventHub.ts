@@ -23,7 +23,7 @@ import {
 } from "../Peer.ts"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
-export const token = "bench"
+export const token = "a token for benchmarks"
 
 /**
  * `prepare` gets the path of the store before the hub opens it; `env` has settings beside those that are needed;

@@ -7,9 +7,12 @@ import { readFile } from "node:fs/promises"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import { Argument, Command, Flag } from "effect/cli"
 import { isTexts, type JsonObject } from "../domain/Json.ts"
+import type { Claims } from "../domain/Claims.ts"
 import { formatRule } from "../domain/Policy.ts"
+import * as PolicyFile from "../domain/PolicyFile.ts"
 import { type Problem, readerOf } from "../hub/environment.ts"
 import { type HubAuth, type Keys as ConfiguredKeys, readAuth } from "../hub/HubAuth.ts"
 import { formatProblems } from "../hub/HubConfig.ts"
@@ -46,6 +49,28 @@ const ofFile = (path: string): Effect.Effect<Keys.Keys, CannotDo> =>
       find: (wanted) => Effect.promise(() => set.find(wanted))
     }))
   )
+
+/** The roles that a hub with this environment has. */
+const readPolicies = ({
+  files,
+  policy: path
+}: HubAuth): Effect.Effect<PolicyFile.PolicyFile | undefined, CannotDo> => {
+  if (path === undefined) return Effect.succeed(undefined)
+  const cannot = (why: string) => new CannotDo({ reason: `HUB_POLICY: ${path} ${why}` })
+  return Effect.tryPromise({
+    try: () => readFile(path),
+    catch: (error) => cannot(`cannot be read: ${String(error)}`)
+  }).pipe(
+    Effect.flatMap((bytes) => {
+      if (bytes.length > files.maxPolicyBytes)
+        return Effect.fail(cannot(`has more than ${files.maxPolicyBytes} bytes`))
+      return Effect.mapError(
+        Effect.fromResult(PolicyFile.parsePolicyFile(bytes.toString("utf8"))),
+        ({ column, line, problems }) => cannot(`cannot be used: ${line}:${column}: ${problems[0].reason}`)
+      )
+    })
+  )
+}
 
 /** Secrets are told apart by their place, and never shown. */
 const sourcesOf = (keys: ConfiguredKeys | undefined, { jwks }: HubAuth) =>
@@ -111,21 +136,36 @@ interface Report {
   readonly header: JsonObject | null
   readonly claims: JsonObject | null
   readonly times: ReadonlyArray<Time>
-  /** Rules in their text form. Those of roles are in the hub's policy file. */
+  /** Rules in their text form, those of its roles where HUB_POLICY says what they are. */
   readonly rights: ReadonlyArray<string>
   readonly roles: ReadonlyArray<string>
 }
 
-const reportOf = ({ claims, header, payload, problems, signedBy }: Inspection, now: number): Report => ({
-  taken: problems.length === 0,
-  problems: problems.map((problem) => problem.replaceAll(/\s*\n\s*/g, " ")),
-  signedBy: signedBy ?? null,
-  header: header ?? null,
-  claims: payload ?? null,
-  times: payload === undefined ? [] : timesOf(payload, now),
-  rights: claims?.policy.rules.map(formatRule) ?? [],
-  roles: isTexts(payload?.["roles"]) ? payload["roles"] : []
-})
+/** What the policy file makes of its roles: the rules that hold, and why it is refused. */
+const judge = (claims: Claims | undefined, file: PolicyFile.PolicyFile | undefined) => {
+  if (claims === undefined) return { rules: [], problem: undefined }
+  if (file === undefined) return { rules: claims.policy.rules, problem: undefined }
+  const policy = Result.getOrElse(PolicyFile.policyOf(file, claims), () => claims.policy)
+  return { rules: policy.rules, problem: PolicyFile.problemOf(file, claims) }
+}
+
+const reportOf = (
+  { header, payload, problems: found, signedBy }: Inspection,
+  { problem, rules }: ReturnType<typeof judge>,
+  now: number
+): Report => {
+  const problems = problem === undefined ? found : [...found, problem]
+  return {
+    taken: problems.length === 0,
+    problems: problems.map((problem) => problem.replaceAll(/\s*\n\s*/g, " ")),
+    signedBy: signedBy ?? null,
+    header: header ?? null,
+    claims: payload ?? null,
+    times: payload === undefined ? [] : timesOf(payload, now),
+    rights: rules.map(formatRule),
+    roles: isTexts(payload?.["roles"]) ? payload["roles"] : []
+  }
+}
 
 const section = (name: string, lines: ReadonlyArray<string>): ReadonlyArray<string> =>
   lines.map((line, i) => `${(i === 0 ? name : "").padEnd(10)} ${line}`)
@@ -179,8 +219,10 @@ const reportOn = (text: string, settings: HubAuth) =>
   Effect.gen(function* () {
     const { audience, auth, issuer, tokens } = settings
     const sources = yield* sourcesOf(auth._tag === "Random" ? undefined : auth.keys, settings)
+    const file = yield* readPolicies(settings)
     const now = yield* Clock.currentTimeMillis
-    return reportOf(yield* inspectToken(text, sources, { audience, issuer, settings: tokens }, now), now)
+    const found = yield* inspectToken(text, sources, { audience, issuer, settings: tokens }, now)
+    return reportOf(found, judge(found.claims, file), now)
   }).pipe(
     Effect.scoped,
     Effect.catchTag("VerifierUnavailable", ({ message }) => Effect.fail(new CannotDo({ reason: message })))

@@ -388,7 +388,7 @@ export class Connection {
       },
       (error) => {
         // The others are followed by a close.
-        if (error.code === "forbidden") failed(error)
+        if (error.code === "forbidden" || error.retryable) failed(error)
         else this.#refusal = error
       }
     )

@@ -12,12 +12,21 @@ import * as Policy from "./Policy.ts"
 import { valuesOf } from "./PolicyFile.ts"
 import * as Quota from "./Quota.ts"
 
+/** Of a `jti`, by which a token is revoked. */
+export const maxTokenIdLength = 256
+
 /** The registered claims are those of RFC 7519, section 4.1; times are seconds since 1970. */
 const Payload = Schema.Struct({
   sub: Schema.NonEmptyString.check(Schema.isMaxLength(256)),
   exp: Schema.Finite,
   iat: Schema.optionalKey(Schema.Finite),
-  jti: Schema.optionalKey(Schema.String),
+  jti: Schema.optionalKey(
+    Schema.String.check(
+      Schema.isMaxLength(maxTokenIdLength, {
+        message: `Expected at most ${maxTokenIdLength} characters: a longer one could not be revoked`
+      })
+    )
+  ),
   scopes: Schema.optionalKey(Schema.Array(Schema.String)),
   policy: Schema.optionalKey(Schema.Unknown),
   roles: Schema.optionalKey(Schema.Unknown),

@@ -123,10 +123,8 @@ const printPayload = (
     return { reason: error instanceof RangeError ? tooDeep(limits) : notJson }
   }
   if (text === undefined) return { reason: notJson }
-  // Short texts cannot be deep, and what is no finite number is printed as null.
-  if (text.length > 2 * limits.maxJsonDepth && Json.isDeeper(payload, limits.maxJsonDepth)) {
-    return { reason: tooDeep(limits) }
-  }
+  if (Json.isTextDeeper(text, limits.maxJsonDepth)) return { reason: tooDeep(limits) }
+  // What is no finite number is printed as null.
   if (text.includes("null") && !Json.isFinite(payload)) {
     return { reason: "its payload holds a number beyond the range of a double" }
   }

@@ -11,13 +11,30 @@ const lastOf = (header: Header): string | undefined => {
   return last === undefined || last === "" ? undefined : last
 }
 
+const isIpV4 = (text: string): boolean =>
+  /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/.test(text)
+
+/** RFC 4291, section 2.2: eight groups, of which one `::` may stand for some, and an IPv4 address for the last two. */
+const isIpV6 = (text: string): boolean => {
+  const [head = "", tail, ...more] = text.split("::")
+  if (more.length > 0) return false
+  const groups = [head, tail ?? ""].flatMap((part) => (part === "" ? [] : part.split(":")))
+  const last = text.slice(text.lastIndexOf(":") + 1)
+  if (isIpV4(last)) groups.splice(-1, 1, "0", "0")
+  return (
+    groups.every((group) => /^[\da-f]{1,4}$/i.test(group)) &&
+    (tail === undefined ? groups.length === 8 : groups.length <= 7)
+  )
+}
+
 /** The address in the last entry of `X-Forwarded-For`, without its port; nothing when that holds no address. */
 export const address = (forwardedFor: Header): string | undefined => {
   const last = lastOf(forwardedFor)
   if (last === undefined || last.length > 64) return undefined
-  const found = /^\[([\da-f:.]+)\](?::\d+)?$/i.exec(last) ?? /^(\d+\.\d+\.\d+\.\d+)(?::\d+)?$/.exec(last)
-  if (found !== null) return found[1]
-  return /^[\da-f.]*:[\da-f:.]+$/i.test(last) ? last : undefined
+  const [, v6, v4] = /^\[([^\]]*)\](?::\d+)?$|^([\d.]+)(?::\d+)?$/.exec(last) ?? []
+  if (v4 !== undefined) return isIpV4(v4) ? v4 : undefined
+  const found = v6 ?? last
+  return isIpV6(found) ? found : undefined
 }
 
 /** The last entry of `X-Forwarded-Host` or `X-Forwarded-Proto`. */

@@ -230,6 +230,9 @@ export interface PolicyProblem {
   readonly reason: string
 }
 
+/** Of a text that is none, so much is told: the rest of it is not even read. */
+export const maxProblems = 100
+
 export class InvalidPolicy extends Schema.TaggedError<InvalidPolicy>()("InvalidPolicy", {
   problems: Schema.NonEmptyArray(
     Schema.Struct({ line: Schema.Int, column: Schema.Int, reason: Schema.String })
@@ -349,18 +352,19 @@ export const linesOf = (text: string): ReadonlyArray<string> => text.split(/\r\n
 
 /**
  * Reads the text form: one rule a line, `<allow|deny> <action> <pattern>… [group <name>…|group *]`. What stands
- * behind a `#` that begins a word is a comment. All that is wrong is told at once.
+ * behind a `#` that begins a word is a comment. All that is wrong is told at once, up to `maxProblems`.
  */
 export const parsePolicy = (text: string): Result.Result<Policy, InvalidPolicy> => {
   const rules: Array<Rule> = []
   const problems: Array<PolicyProblem> = []
-  linesOf(text).forEach((content, i) => {
+  for (const [i, content] of linesOf(text).entries()) {
     const line = readLine(content)
-    if (line.words.length === 0) return
+    if (line.words.length === 0) continue
     const rule = readRule(i + 1, line)
     if (Result.isSuccess(rule)) rules.push(rule.success)
     else problems.push(rule.failure)
-  })
+    if (problems.length >= maxProblems) break
+  }
   const [first, ...more] = problems
   return first === undefined
     ? Result.succeed({ rules })

@@ -11,7 +11,7 @@ import * as Policy from "./Policy.ts"
 import * as Topic from "./Topic.ts"
 
 export interface ExplainedRule {
-  /** Its place in the policy, from 1. */
+  /** Its place among those that are shown, from 1. */
   readonly n: number
   /** The rule in the text form. */
   readonly text: string
@@ -23,9 +23,9 @@ export interface Explanation {
   readonly allowed: boolean
   /** In a sentence. */
   readonly reason: string
-  /** The rule that decides; none when no rule fits, and what no rule allows is denied. */
+  /** The rule that decides; none when none fits, and what no rule allows is denied, or when it is not shown. */
   readonly rule: number | undefined
-  /** All rules, in their order. */
+  /** All rules that are shown, in their order. */
   readonly rules: ReadonlyArray<ExplainedRule>
 }
 
@@ -75,26 +75,36 @@ const whyItDecides = (rule: Policy.Rule): string =>
     ? "one of its patterns is none: nobody knows what it was meant to deny, so it denies all"
     : "it is the first rule that fits"
 
-const summary = (decision: Policy.Decision, n: number | undefined): string => {
+const summary = (decision: Policy.Decision, n: number | undefined, hidden: number): string => {
+  if (hidden > 0 && n === undefined) {
+    return decision._tag === "Allowed"
+      ? "its roles allow it"
+      : "what its roles and its own rules say together does not allow it"
+  }
   if (decision.rule === undefined || n === undefined) return "no rule fits, and what no rule allows is denied"
   return `rule ${n} ${decision._tag === "Allowed" ? "allows" : "denies"} it: ${Policy.formatRule(decision.rule)}`
 }
 
-/** What a policy says of a topic or a pattern itself: the outcome is that of `Policy.decide` and its like. */
-export const explain = (policy: Policy.Policy, request: Request): Explanation => {
+/**
+ * What a policy says of a topic or a pattern itself: the outcome is that of `Policy.decide` and its like. The first
+ * `hidden` rules count, and nothing is said of them: they are roles', and whoever asks may not see what there is to hide.
+ */
+export const explain = (policy: Policy.Policy, request: Request, hidden: number = 0): Explanation => {
+  const shown = policy.rules.slice(hidden)
   const decision = decide(policy, request)
-  const at = decision.rule === undefined ? -1 : policy.rules.indexOf(decision.rule)
+  const at = decision.rule === undefined ? -1 : policy.rules.indexOf(decision.rule) - hidden
   const n = at < 0 ? undefined : at + 1
+  const first = n === undefined ? "a rule of its roles" : `rule ${n}`
   const why = (rule: Policy.Rule, i: number): string => {
     if (i === at) return whyItDecides(rule)
     const fits = decide({ rules: [rule] }, request).rule !== undefined
-    return fits ? `it fits, too, but rule ${n} comes first` : misfit(rule, request)
+    return fits ? `it fits, too, but ${first} comes first` : misfit(rule, request)
   }
   return {
     allowed: decision._tag === "Allowed",
-    reason: summary(decision, n),
+    reason: summary(decision, n, hidden),
     rule: n,
-    rules: policy.rules.map((rule, i) => ({
+    rules: shown.map((rule, i) => ({
       n: i + 1,
       text: Policy.formatRule(rule),
       decides: i === at,
@@ -103,11 +113,11 @@ export const explain = (policy: Policy.Policy, request: Request): Explanation =>
   }
 }
 
-const nobody = (policy: Policy.Policy, why: string): Explanation => ({
+const nobody = (policy: Policy.Policy, why: string, hidden: number): Explanation => ({
   allowed: false,
   reason: why,
   rule: undefined,
-  rules: policy.rules.map((rule, i) => ({
+  rules: policy.rules.slice(hidden).map((rule, i) => ({
     n: i + 1,
     text: Policy.formatRule(rule),
     decides: false,
@@ -119,13 +129,13 @@ const nobody = (policy: Policy.Policy, why: string): Explanation => ({
  * What the hub answers: the same, and what holds for its own topics. Nobody publishes there, and to read one takes
  * the right to the topics that it names as well; explained is the first of them that is denied.
  */
-export const explainAccess = (policy: Policy.Policy, request: Request): Explanation => {
-  if (request.action === "publish" && Topic.isOwn(request.topic)) return nobody(policy, ownTopic)
-  const explanation = explain(policy, request)
+export const explainAccess = (policy: Policy.Policy, request: Request, hidden: number = 0): Explanation => {
+  if (request.action === "publish" && Topic.isOwn(request.topic)) return nobody(policy, ownTopic, hidden)
+  const explanation = explain(policy, request, hidden)
   if (!explanation.allowed || request.action !== "subscribe") return explanation
   const named = namedBy(request.topic)
   for (const topic of named) {
-    const about = explainAccess(policy, { ...request, topic })
+    const about = explainAccess(policy, { ...request, topic }, hidden)
     if (!about.allowed) {
       return {
         ...about,

@@ -178,24 +178,28 @@ const readWritten = (n: number, text: string, inRole: boolean): WrittenLine => {
   return { ...nothing, problems: [{ line: n, column, reason }] }
 }
 
-export const readLines = (text: string): ReadonlyArray<WrittenLine> => {
+function* written(text: string): Generator<WrittenLine> {
   let inRole = false
-  return Policy.linesOf(text).map((content, i) => {
-    const written = readWritten(i + 1, content, inRole)
-    inRole ||= isHeader(written.line)
-    return written
-  })
+  for (const [i, content] of Policy.linesOf(text).entries()) {
+    const line = readWritten(i + 1, content, inRole)
+    inRole ||= isHeader(line.line)
+    yield line
+  }
 }
 
+export const readLines = (text: string): ReadonlyArray<WrittenLine> => [...written(text)]
+
 /**
- * Reads the text of a policy file: `role <name>:`, then its rules, to the next role. All that is wrong is told at once.
+ * Reads the text of a policy file: `role <name>:`, then its rules, to the next role. All that is wrong is told at once,
+ * up to `Policy.maxProblems`.
  * A file without any role is wrong, too: it is one that somebody is just writing, or has cut off.
  */
 export const parsePolicyFile = (text: string): Result.Result<PolicyFile, Policy.InvalidPolicy> => {
   const roles = new Map<string, Role & { readonly rules: Array<RoleRule> }>()
   const problems: Array<Policy.PolicyProblem> = []
   let role: Array<RoleRule> = []
-  for (const { header, line, n, problems: found, rule } of readLines(text)) {
+  for (const { header, line, n, problems: found, rule } of written(text)) {
+    if (problems.length >= Policy.maxProblems) break
     if (isHeader(line)) role = []
     if (header !== undefined) {
       const before = roles.get(header.name)
@@ -225,20 +229,41 @@ const valueOf = (placeholder: string, { sub, values = {} }: Values): string | un
   return value !== undefined && canFill(value) ? value : undefined
 }
 
+/** A rule that holds placeholders, taken apart once for all who have it. */
+interface Template {
+  readonly topics: ReadonlyArray<ReadonlyArray<Segment>>
+  readonly placeholders: ReadonlyArray<string>
+}
+
+const templates = new WeakMap<Policy.Rule, Template>()
+
+const takeApart = ({ groups, topics: written }: Policy.Rule): Template => {
+  const topics = written.map((name) => Result.getOrThrow(segmentsOf(name)))
+  const inTopics = topics.flat().flatMap(({ placeholder }) => placeholder ?? [])
+  const inGroups = groups === undefined || groups === "*" ? [] : groups.filter(isTemplate)
+  return { topics, placeholders: [...inTopics, ...inGroups.map((name) => name.slice(2, -1))] }
+}
+
+const templateOf = (rule: Policy.Rule): Template => {
+  let template = templates.get(rule)
+  if (template === undefined) templates.set(rule, (template = takeApart(rule)))
+  return template
+}
+
 /** The names that a written one stands for: one, or, of an allow that nothing fills, none. */
-const fillPattern = (name: string, effect: Policy.Rule["effect"], values: Values): ReadonlyArray<string> => {
-  if (!isTemplate(name)) return [name]
-  const segments = Result.getOrThrow(segmentsOf(name))
+const fillPattern = (
+  segments: ReadonlyArray<Segment>,
+  effect: Policy.Rule["effect"],
+  values: Values
+): ReadonlyArray<string> => {
   let isFilled = true
-  const filled = segments.map(({ placeholder, text }) => {
-    if (placeholder === undefined) return text
+  const pattern = replaced(segments, (placeholder) => {
     const value = valueOf(placeholder, values)
     if (value === undefined) isFilled = false
     return value ?? "*"
   })
-  const pattern = filled.join(".")
-  // Filled, it may be longer than any topic is.
-  const isPattern = Result.isSuccess(Topic.parsePattern(pattern))
+  // Filled, it may be longer than any topic is; nothing else can be wrong with it.
+  const isPattern = pattern.length <= Topic.maxBytes || Result.isSuccess(Topic.parsePattern(pattern))
   if (effect === "allow") return isFilled && isPattern ? [pattern] : []
   return [isPattern ? pattern : widest(segments)]
 }
@@ -258,14 +283,10 @@ const fillGroups = (
 /** The rule for one token; none when it is an allow and what it needs is not in the token. */
 const fill = (rule: Policy.Rule, values: Values): Policy.Rule | undefined => {
   const { groups: written, ...others } = rule
+  const { placeholders, topics } = templateOf(rule)
   // Most rules are the same for everybody, and so are their parsed patterns.
-  if (
-    !rule.topics.some(isTemplate) &&
-    (written === undefined || written === "*" || !written.some(isTemplate))
-  ) {
-    return rule
-  }
-  const [first, ...more] = rule.topics.flatMap((name) => fillPattern(name, rule.effect, values))
+  if (placeholders.length === 0) return rule
+  const [first, ...more] = topics.flatMap((segments) => fillPattern(segments, rule.effect, values))
   if (first === undefined) return undefined
   const filled: Policy.Rule = { ...others, topics: [first, ...more] }
   if (written === undefined) return filled
@@ -308,11 +329,36 @@ export const fillRoles = (
   return Result.succeed([...rules.filter(isDeny), ...rules.filter((rule) => !isDeny(rule))])
 }
 
+/** What their policy depends on: whoever has the same roles of a file, and the same in their placeholders, has the same. */
+export const identityOf = (file: PolicyFile, { roles, ...values }: Bearer): string => {
+  const wanted = new Set(roles)
+  const used = new Set<string>()
+  for (const name of wanted) {
+    for (const { rule } of file.roles.get(name)?.rules ?? []) {
+      for (const placeholder of templateOf(rule).placeholders) used.add(placeholder)
+    }
+  }
+  return JSON.stringify([[...wanted], Array.from(used, (name) => valueOf(name, values) ?? null)])
+}
+
 /** The policy of whoever has these roles. */
 export const resolve = (file: PolicyFile, bearer: Bearer): Result.Result<Policy.Policy, UnknownRole> =>
   Result.map(fillRoles(file, bearer), (rules) => ({
     rules: rules.flatMap(({ rule }) => (rule === undefined ? [] : [rule]))
   }))
+
+/** What a token says about its roles. */
+export interface Named {
+  readonly roles?: ReadonlyArray<string> | undefined
+  readonly hasBadRoles?: true | undefined
+}
+
+/** Why a token with these roles is refused, where there is this file. */
+export const problemOf = (file: PolicyFile, { hasBadRoles, roles }: Named): string | undefined => {
+  if (hasBadRoles) return "its claim 'roles' is no array of strings"
+  const role = roles?.find((name) => !file.roles.has(name))
+  return role === undefined ? undefined : new UnknownRole({ role }).message
+}
 
 /** What a token says about its rights. */
 export interface Rights extends Values {

@@ -26,10 +26,40 @@ export interface Entry {
   readonly until?: number | undefined
 }
 
+const isFields = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null
+
+const isRevocation = (value: unknown): value is Revocation => {
+  if (!isFields(value)) return false
+  const { _tag, issuedBefore, sub, tokenId } = value
+  const isTimed = typeof issuedBefore === "number"
+  return (
+    (_tag === "Token" && typeof tokenId === "string") ||
+    (_tag === "Subject" && typeof sub === "string" && isTimed) ||
+    (_tag === "IssuedBefore" && isTimed)
+  )
+}
+
+/** Whether what a store has is an entry that a hub wrote. */
+export const isEntry = (value: unknown): value is Entry => {
+  if (!isFields(value)) return false
+  const { by, id, reason, revokedAt, until, what } = value
+  return (
+    typeof id === "string" &&
+    isRevocation(what) &&
+    typeof revokedAt === "number" &&
+    typeof by === "string" &&
+    (reason === undefined || typeof reason === "string") &&
+    (until === undefined || typeof until === "number")
+  )
+}
+
 /** What the hub holds against old tokens by itself. */
 export interface TokenLife {
   readonly clockToleranceMs: number
   readonly maxTokenAgeMs: number | undefined
+  /** A token is taken that never expires and does not say when it was issued: the static one. */
+  readonly hasAgeless?: boolean | undefined
 }
 
 /** When every token that is meant is refused for its age or its expiry, however far apart clocks may be; none: never. */
@@ -40,10 +70,12 @@ export const untilOf = (
     /** When the token expires, where that is known of the one that is meant. */
     readonly expiresAt?: number | undefined
   },
-  { clockToleranceMs, maxTokenAgeMs }: TokenLife
+  { clockToleranceMs, hasAgeless = false, maxTokenAgeMs }: TokenLife
 ): number | undefined => {
   if (what._tag === "Token" && at.expiresAt !== undefined) return at.expiresAt + clockToleranceMs
   if (maxTokenAgeMs === undefined) return undefined
+  // It has no id, so what is about an id is not about it.
+  if (hasAgeless && what._tag !== "Token") return undefined
   // A token that is known by its id was issued before; by an issuer whose clock may be ahead.
   const issued = what._tag === "Token" ? at.revokedAt : what.issuedBefore
   return issued + maxTokenAgeMs + 2 * clockToleranceMs

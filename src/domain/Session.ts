@@ -89,6 +89,7 @@ export interface SessionContext {
   readonly history: string
   readonly decide: (claims: Claims, request: Policy.Request) => Policy.Decision
   readonly decideSubscription: (claims: Claims, request: Policy.SubscriptionRequest) => Policy.Decision
+  readonly decideAdministration: (claims: Claims, pattern: string) => Policy.Decision
   /** Spends a message from all rates that it falls under. When it is too much for one of them, nothing is spent. */
   readonly spend: (claims: Claims, cost: Quota.Cost) => Quota.Limited | undefined
   /** What `spend` would answer, without spending: of a publish that is refused for the one before it. */
@@ -144,7 +145,9 @@ export type Action =
       readonly message: Subscribe
     }
   /** End a subscription: nothing of it is sent from here on. */
-  | { readonly _tag: "Unsubscribe"; readonly key: SubscriptionKey; readonly message: Unsubscribe | undefined }
+  | { readonly _tag: "Unsubscribe"; readonly key: SubscriptionKey; readonly message: Unsubscribe }
+  /** End all subscriptions that the client has lost the right to, and say so: of those that stood by these. */
+  | { readonly _tag: "Revoke"; readonly ends: ReadonlyMap<SubscriptionKey, End> }
   /** Hand a group's answer to the group it belongs to. */
   | { readonly _tag: "Settle"; readonly message: Ack | Nack | Extend }
   | { readonly _tag: "Ping" }
@@ -286,14 +289,14 @@ const denialOf = (
   { rule }: Policy.Denied
 ): Denial => ({ action, topic, group, rule: rule === undefined ? noRule : Policy.formatRule(rule) })
 
-/** The rule that denied, for those who administrate the topic: to others it would tell what there is to hide. */
+/** The rule that denied, for those who administrate all that was asked for: to others it would tell what there is to hide. */
 const ruleOf = (
   denied: Policy.Denied,
   context: SessionContext,
   claims: Claims,
-  topic: string
+  pattern: string
 ): { readonly rule?: string } =>
-  denied.rule !== undefined && context.decide(claims, { action: "admin", topic })._tag === "Allowed"
+  denied.rule !== undefined && context.decideAdministration(claims, pattern)._tag === "Allowed"
     ? { rule: Policy.formatRule(denied.rule) }
     : {}
 
@@ -514,14 +517,22 @@ const decideAgain = (
   context: SessionContext
 ): ReadonlyArray<{ readonly topic: string; readonly group?: string }> => {
   const revoked: Array<{ readonly topic: string; readonly group?: string }> = []
-  for (const [key, { group, pattern }] of draft.session.subscriptions) {
+  const kept = new Map<SubscriptionKey, Subscription>()
+  const ends = new Map<SubscriptionKey, End>()
+  for (const [key, subscription] of draft.session.subscriptions) {
+    const { group, pattern } = subscription
     const decision = context.decideSubscription(claims, { pattern: pattern.name, group })
-    if (decision._tag === "Allowed") continue
-    drop(draft, key)
+    if (decision._tag === "Allowed") {
+      kept.set(key, subscription)
+      continue
+    }
     const sub = group === undefined ? {} : { group }
     revoked.push({ topic: pattern.name, ...sub })
-    draft.actions.push({ _tag: "Unsubscribe", key, message: undefined })
-    send(draft, { op: "END", sub: pattern.name, ...sub, reason: "revoked" })
+    ends.set(key, { op: "END", sub: pattern.name, ...sub, reason: "revoked" })
+  }
+  if (ends.size > 0) {
+    draft.session = { ...draft.session, subscriptions: kept }
+    draft.actions.push({ _tag: "Revoke", ends })
   }
   return revoked
 }
@@ -537,14 +548,16 @@ const warnAtOf = (
     : undefined
 
 const verified = (draft: Draft, claims: Claims, context: SessionContext, now: number): void => {
-  const { claims: before, connection, isOld, verifying } = draft.session
+  const { claims: before, connection, isOld, verifying, warnAt: warnBefore } = draft.session
   if (before !== undefined && before.sub !== claims.sub) {
     const msg = "the token is somebody else's; open another connection"
     const rule = `the token is that of '${claims.sub}'`
     forbid(draft, verifying?.ref, msg, { action: "auth", topic: undefined, group: undefined, rule })
     return release(draft, context, now)
   }
-  const warnAt = isOld ? undefined : warnAtOf(claims, now, context)
+  // A token that comes again, or one that ends when the one before does, is told of no more often.
+  const isSameEnd = before !== undefined && before.expiresAt === claims.expiresAt
+  const warnAt = isOld ? undefined : isSameEnd ? warnBefore : warnAtOf(claims, now, context)
   draft.session = { ...draft.session, phase: "ready", claims, warnAt }
   const revoked = decideAgain(draft, claims, context)
   send(
@@ -559,6 +572,20 @@ const verified = (draft: Draft, claims: Claims, context: SessionContext, now: nu
       ...(before === undefined ? {} : { revoked })
     })
   )
+  release(draft, context, now)
+}
+
+/** Of a later token nobody can tell at the moment: the one before is as good as it was, and the client may ask again. */
+const notVerified = (
+  draft: Draft,
+  code: Refusal,
+  reason: string,
+  context: SessionContext,
+  now: number
+): void => {
+  const { claims, verifying } = draft.session
+  if (claims === undefined || code !== "unavailable") return refuse(draft, code, reason, context)
+  send(draft, err(verifying?.ref, code, reason))
   release(draft, context, now)
 }
 
@@ -610,7 +637,7 @@ export const step = (session: Session, input: Input, context: SessionContext): S
       if (isVerifying(session)) verified(draft, input.claims, context, input.now)
       break
     case "Refused":
-      if (isVerifying(session)) refuse(draft, input.code, input.reason, context)
+      if (isVerifying(session)) notVerified(draft, input.code, input.reason, context, input.now)
       break
     case "Waited":
       if (session.refusal !== undefined) answerRefused(draft, session.refusal.code, session.refusal.reason)

@@ -74,6 +74,8 @@ export interface GatewaySettings {
   /** Events, and bytes of them, that wait for the store when connections that publish are not read any more. */
   readonly pauseAtEvents: number
   readonly pauseAtBytes: number
+  /** Bytes that connections may have sent without an accepted AUTH, together, beyond a token and some KiB of each. */
+  readonly maxAnonymousBytes: number
   /** How much longer the answer to each further refused AUTH from an address takes, and at most. */
   readonly authDelayMs: number
   readonly maxAuthDelayMs: number
@@ -91,6 +93,7 @@ export const gateway: GatewaySettings = {
   reconnectSpreadMs: 5 * second,
   pauseAtEvents: 1_024,
   pauseAtBytes: 32 * MiB,
+  maxAnonymousBytes: 16 * MiB,
   authDelayMs: 250,
   maxAuthDelayMs: 5 * second,
   maxAuthAddresses: 10_000
@@ -152,7 +155,7 @@ export const archive: ArchiveSettings = {
 }
 
 export interface OpsSettings {
-  /** Connections of the ops server; more are closed as they come. */
+  /** Connections of the ops server; those that ask for nothing make room for others. */
   readonly maxConnections: number
   /** How long the head of a request may take to come. */
   readonly headersTimeoutMs: number
@@ -231,19 +234,36 @@ export interface RevocationSettings {
   readonly intervalMs: number
   /** A hub that could not look for so long takes no new tokens. */
   readonly staleMs: number
+  /** Revocations of tokens and subjects that are kept. */
+  readonly maxEntries: number
 }
 
-export const revocations: RevocationSettings = { intervalMs: 500, staleMs: 5 * second }
+export const revocations: RevocationSettings = {
+  intervalMs: 500,
+  staleMs: 5 * second,
+  maxEntries: 100_000
+}
 
 export interface FileSettings {
   /** The time between two looks at the files of the configuration. */
   readonly intervalMs: number
+  /** How long a look may take. */
+  readonly timeoutMs: number
+  /** Bytes of a policy file. */
+  readonly maxPolicyBytes: number
 }
 
-export const files: FileSettings = { intervalMs: 1 * second }
+export const files: FileSettings = {
+  intervalMs: 1 * second,
+  timeoutMs: 5 * second,
+  maxPolicyBytes: 1 * MiB
+}
 
 /** RFC 7518, section 3.2: a key of the same size as the hash, 256 bits for HS256. */
 export const minSecretBytes = 32
+
+/** A token that is known by heart is guessed as fast as a hub answers: 128 bits take for ever, a word does not. */
+export const minStaticTokenBytes = 16
 
 export interface RetentionSettings {
   /** Events younger than this are never trimmed, so that a retry with the same id is still recognised. */

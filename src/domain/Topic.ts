@@ -138,37 +138,46 @@ export const matches = (pattern: string | Pattern, topic: string | Topic): boole
   return p !== undefined && t !== undefined && matchesSegments(p.segments, t.segments)
 }
 
+/** Segments of a pattern, without those at `to` and beyond. */
+interface Block {
+  readonly from: number
+  readonly to: number
+}
+
 /** What stands between two `**`, and how many segments each `**` takes at least, given the `*` beside it. */
 interface Parts {
   /** One more than `least`: the first stands at the start, the last at the end. */
-  readonly blocks: ReadonlyArray<ReadonlyArray<string>>
+  readonly blocks: ReadonlyArray<Block>
   readonly least: ReadonlyArray<number>
 }
 
 /** `a.*.**.b` is `a`, anything of one segment or more, `b`; and so is `a.**.*.b`. */
 const partsOf = (segments: ReadonlyArray<string>): Parts => {
-  const blocks: Array<Array<string>> = [[]]
+  const blocks: Array<Block> = []
   const least: Array<number> = []
-  for (let i = 0; i < segments.length;) {
-    let end = i
-    while (isWildcard(segments[end])) end++
-    const wildcards = segments.slice(i, end)
-    if (wildcards.includes("**")) {
-      least.push(wildcards.filter((segment) => segment === "*").length)
-      blocks.push([])
-    } else {
-      blocks.at(-1)!.push(...wildcards)
+  let from = 0
+  for (let i = 0; i < segments.length; i++) {
+    const to = i
+    let stars = 0
+    let isGap = false
+    for (let segment = segments[i]; isWildcard(segment); segment = segments[++i]) {
+      if (segment === "*") stars++
+      else isGap = true
     }
-    i = end
-    while (i < segments.length && !isWildcard(segments[i])) blocks.at(-1)!.push(segments[i++]!)
+    if (!isGap) continue
+    blocks.push({ from, to })
+    least.push(stars)
+    from = i
   }
+  blocks.push({ from, to: segments.length })
   return { blocks, least }
 }
 
 /** No topic is empty, and none that a wildcard begins is the hub's own: a `**` in front may have to take a segment. */
-const spelledOut = (segments: ReadonlyArray<string>): ReadonlyArray<string> => {
-  const next = segments[0] === "**" ? segments.find((segment) => segment !== "**") : "*"
-  return next === undefined || isOwn(next) ? ["*", ...segments] : segments
+const takesOne = (segments: ReadonlyArray<string>): boolean => {
+  if (segments[0] !== "**") return false
+  const next = segments.find((segment) => segment !== "**")
+  return next === undefined || isOwn(next)
 }
 
 /**
@@ -186,27 +195,35 @@ export const covers = (a: string | Pattern, b: string | Pattern): boolean => {
   // An own topic is matched only by patterns that begin with its first segment as written.
   if (isOwn(pb.segments[0]!) && isWildcard(pa.segments[0])) return false
   const { blocks, least } = partsOf(pa.segments)
-  const segments = spelledOut(pb.segments)
-  const [first = [], last = []] = [blocks[0], blocks.at(-1)]
-  const isAt = (block: ReadonlyArray<string>, at: number): boolean =>
-    block.every((segment, i) => {
-      const there = segments[at + i]
-      return segment === there || (segment === "*" && there !== "**" && there !== undefined)
-    })
+  // What a `**` in front has to take stands before it as a `*`. Nothing is copied for that: the steps are counted.
+  const shift = takesOne(pb.segments) ? 1 : 0
+  const length = pb.segments.length + shift
+  const segmentAt = (at: number): string | undefined => (at < shift ? "*" : pb.segments[at - shift])
+  const isAt = ({ from, to }: Block, at: number): boolean => {
+    for (let i = from; i < to; i++) {
+      const segment = pa.segments[i]
+      const there = segmentAt(at + i - from)
+      if (segment !== there && (segment !== "*" || there === "**" || there === undefined)) return false
+    }
+    return true
+  }
+  const lengthOf = ({ from, to }: Block): number => to - from
 
-  if (least.length === 0) return first.length === segments.length && isAt(first, 0)
-  const end = segments.length - last.length
-  if (end < first.length || !isAt(first, 0) || !isAt(last, end)) return false
-  let at = first.length
+  const first = blocks[0]!
+  const last = blocks.at(-1)!
+  if (least.length === 0) return lengthOf(first) === length && isAt(first, 0)
+  const end = length - lengthOf(last)
+  if (end < lengthOf(first) || !isAt(first, 0) || !isAt(last, end)) return false
+  let at = lengthOf(first)
   for (const [i, n] of least.entries()) {
     for (let left = n; left > 0; at++) {
       if (at === end) return false
-      if (segments[at] !== "**") left--
+      if (segmentAt(at) !== "**") left--
     }
     if (i === least.length - 1) break
     const block = blocks[i + 1]!
-    while (at + block.length <= end && !isAt(block, at)) at++
-    at += block.length
+    while (at + lengthOf(block) <= end && !isAt(block, at)) at++
+    at += lengthOf(block)
     if (at > end) return false
   }
   return true

@@ -162,13 +162,20 @@ export const layer = <E, E2, R>(
       Layer.mergeAll(
         PolicyAccessControl.layer,
         MemoryRateLimiter.layer(rateLimiter),
-        StoreRevocations.layer({ settings: settings.revocations, tokens })
+        StoreRevocations.layer({
+          settings: settings.revocations,
+          tokens: { ...tokens, hasAgeless: settings.auth._tag === "Static" }
+        })
       )
     ),
     Layer.provideMerge(bus(stores, settings)),
     // Before the stores: a file that cannot be used stops a start that has touched nothing yet.
     Layer.provide(Tls.layer(settings.tls)),
-    Layer.provideMerge(settings.policy === undefined ? Layer.empty : FilePolicies.layer(settings.policy)),
+    Layer.provideMerge(
+      settings.policy === undefined
+        ? Layer.empty
+        : FilePolicies.layer(settings.policy, settings.files.maxPolicyBytes)
+    ),
     Layer.provideMerge(PolledConfigFiles.layer(settings.files)),
     Layer.provide(tracesOf(settings.traces))
   )

@@ -55,6 +55,16 @@ const parseSecret = (text: string): Redacted.Redacted | Wrong => {
     : Redacted.make(text)
 }
 
+const parseStaticToken = (text: string): Redacted.Redacted | Wrong => {
+  const bytes = new TextEncoder().encode(text).length
+  return bytes < Defaults.minStaticTokenBytes
+    ? new Wrong(
+        `must have at least ${Defaults.minStaticTokenBytes} bytes, it has ${bytes}, and can be guessed: ` +
+          "take what `openssl rand -hex 16` prints"
+      )
+    : Redacted.make(text)
+}
+
 const parseSecrets = (text: string): ReadonlyArray<Redacted.Redacted> | Wrong => {
   const secrets: Array<Redacted.Redacted> = []
   for (const [i, part] of text.split(/\s+/).entries()) {
@@ -201,9 +211,12 @@ export const readAuth = (read: Reader): HubAuth => {
   const issuer = read.text("JWT_ISS", "The `iss` a token must have.", "any")
   const tokens = readTokens(read)
   const jwks = readJwks(read)
-  const staticToken = read.text(
+  const staticToken = read.parsed<Redacted.Redacted | undefined>(
     "STATIC_TOKEN",
-    "One token for machines in a closed network: publishes and subscribes everywhere, never admin."
+    `One token for machines in a closed network: publishes and subscribes everywhere, never admin. At least ${Defaults.minStaticTokenBytes} bytes.`,
+    "–",
+    parseStaticToken,
+    undefined
   )
   const policy = read.text(
     "HUB_POLICY",
@@ -215,6 +228,18 @@ export const readAuth = (read: Reader): HubAuth => {
       "The time between two looks at HUB_POLICY, JWT_JWKS_FILE, TLS_CERT and TLS_KEY; SIGHUP makes the hub look at once.",
       [100, hour],
       Defaults.files.intervalMs
+    ),
+    timeoutMs: read.int(
+      "HUB_FILES_TIMEOUT_MS",
+      "How long such a look may take; what takes longer cannot be read, and what was known holds on.",
+      [100, hour],
+      Defaults.files.timeoutMs
+    ),
+    maxPolicyBytes: read.int(
+      "LIMIT_POLICY_BYTES",
+      "Bytes of HUB_POLICY.",
+      [1_024, 16_777_216],
+      Defaults.files.maxPolicyBytes
     )
   }
   const revocations = {
@@ -229,6 +254,12 @@ export const readAuth = (read: Reader): HubAuth => {
       "A hub that could not look for so long takes no new tokens until it can; connections stay.",
       [1_000, hour],
       Defaults.revocations.staleMs
+    ),
+    maxEntries: read.int(
+      "LIMIT_REVOCATIONS",
+      "Revocations of tokens and subjects that are kept; each hub has all of them in memory.",
+      [1, 1_000_000],
+      Defaults.revocations.maxEntries
     )
   }
   const tls = readTls(read)
@@ -241,7 +272,7 @@ export const readAuth = (read: Reader): HubAuth => {
   )
   const auth: Auth =
     staticToken !== undefined
-      ? { _tag: "Static", token: Redacted.make(staticToken), keys }
+      ? { _tag: "Static", token: staticToken, keys }
       : keys !== undefined
         ? { _tag: "Keys", keys }
         : { _tag: "Random" }

@@ -220,7 +220,7 @@ const readOps = (read: Reader): Defaults.OpsSettings => {
   return {
     maxConnections: read.int(
       "LIMIT_OPS_CONNECTIONS",
-      "Connections to the ops server; more are closed as they come.",
+      "Connections to the ops server, and a tenth of them of one address; those that ask for nothing make room for others.",
       [1, 1_000_000],
       o.maxConnections
     ),
@@ -411,6 +411,12 @@ export const readLimits = (read: Reader): HubLimits => {
       "Bytes of them; of those that came by connections.",
       [64 * 1024, 16_384 * MiB],
       g.pauseAtBytes
+    ),
+    maxAnonymousBytes: read.int(
+      "LIMIT_ANONYMOUS_BYTES",
+      "Bytes that connections whose AUTH is not accepted yet may have sent, together, beyond a token and 8 KiB of each.",
+      [0, 16_384 * MiB],
+      g.maxAnonymousBytes
     ),
     authDelayMs: read.int(
       "LIMIT_AUTH_DELAY_MS",

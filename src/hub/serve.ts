@@ -89,19 +89,36 @@ const announce = (
     )
   })
 
-/** SIGHUP: what the hub is configured by is looked at anew. */
-const reloadOnHangUp = (files: ConfigFiles["Service"]) =>
-  Effect.gen(function* () {
-    const run = yield* FiberSet.makeRuntime()
-    const reload = () => void run(files.reload)
-    yield* Effect.acquireRelease(
-      Effect.sync(() => process.on("SIGHUP", reload)),
-      () => Effect.sync(() => process.off("SIGHUP", reload))
-    )
-  })
+/**
+ * SIGHUP: what the hub is configured by is looked at anew. It is heard from the start to the end of the process, which
+ * it would end otherwise; what is asked for before there is anything to look at is done as soon as there is.
+ */
+const listenToHangUps = () => {
+  let isAsked = false
+  let reload = (): void => {
+    isAsked = true
+  }
+  process.on("SIGHUP", () => reload())
+
+  return (files: ConfigFiles["Service"]) =>
+    Effect.gen(function* () {
+      const run = yield* FiberSet.makeRuntime()
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          reload = () => void run(files.reload)
+          if (isAsked) reload()
+        }),
+        () =>
+          Effect.sync(() => {
+            reload = () => {}
+          })
+      )
+    })
+}
 
 const start = (env: Readonly<Record<string, string | undefined>>) =>
   Effect.gen(function* () {
+    const reloadOnHangUp = listenToHangUps()
     const read = HubConfig.read(env)
     if (Result.isFailure(read))
       return yield* new CannotStart({ reason: HubConfig.formatProblems(read.failure) })

@@ -7,7 +7,7 @@
 import { createPrivateKey, X509Certificate } from "node:crypto"
 import type { Server, ServerOptions } from "node:http"
 import { createServer } from "node:https"
-import { createSecureContext } from "node:tls"
+import { createSecureContext, type TLSSocket } from "node:tls"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -15,6 +15,9 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
+import * as AuthDelay from "../domain/AuthDelay.ts"
+import * as DenialLogging from "../layers/core/denialLogging.ts"
+import * as metrics from "../layers/core/metrics.ts"
 import { ConfigFiles, type CannotUseFile } from "../services/ConfigFiles.ts"
 import type { TlsFiles } from "./HubAuth.ts"
 
@@ -30,16 +33,33 @@ interface Certificate {
 /** TLS 1.0 and 1.1 are deprecated (RFC 8996). */
 const minVersion = "TLSv1.2"
 
+/** Of a reason that goes into the log. */
+const maxReason = 200
+
 /** How long before its end a certificate is told about. */
 const warnMs = 14 * 24 * 60 * 60 * 1_000
+
+const codeOf = (error: unknown): string =>
+  error instanceof Error && "code" in error ? ` (${String(error.code)})` : ""
+
+/** What OpenSSL says, without where in it. */
+const whyOf = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error)
+  return "reason" in error && typeof error.reason === "string" ? error.reason : error.message
+}
 
 /** Both files, or why they are of no use; nothing of the key is in that. */
 export const parseCertificate = ([cert = "", key = ""]: ReadonlyArray<string>): Result.Result<
   Certificate,
   string
 > => {
+  let x509
   try {
-    const x509 = new X509Certificate(cert)
+    x509 = new X509Certificate(cert)
+  } catch (error) {
+    return Result.fail(`TLS_CERT holds no certificate in PEM${codeOf(error)}`)
+  }
+  try {
     let privateKey
     try {
       privateKey = createPrivateKey(key)
@@ -55,8 +75,8 @@ export const parseCertificate = ([cert = "", key = ""]: ReadonlyArray<string>): 
       names: x509.subjectAltName ?? x509.subject
     })
   } catch (error) {
-    const why = error instanceof Error && "code" in error ? ` (${String(error.code)})` : ""
-    return Result.fail(`TLS_CERT holds no certificate in PEM${why}`)
+    // What OpenSSL has against a pair that belongs together: a key that is too small, a chain that cannot be read.
+    return Result.fail(`TLS_CERT and TLS_KEY cannot be used: ${whyOf(error)}`)
   }
 }
 
@@ -84,6 +104,20 @@ const make = (files: TlsFiles | undefined) =>
       paths: [files.certificate, files.key],
       parse: parseCertificate
     })
+    const failed = (yield* metrics.recorder).counter(metrics.handshakesFailed)
+    const denials = yield* DenialLogging.make({ leftOut: "more TLS handshakes failed than are logged" })
+    const run = Effect.runForkWith(yield* Effect.context<never>())
+    const tellFailure = (error: Error, { remoteAddress: address = "unknown" }: TLSSocket): void => {
+      failed.count++
+      const fields = { code: codeOf(error).slice(2, -1), reason: whyOf(error).slice(0, maxReason), address }
+      const line = denials.line({
+        what: "a TLS handshake failed",
+        who: AuthDelay.originOf(address),
+        kind: fields.code,
+        fields
+      })
+      if (line !== undefined) run(line)
+    }
     const servers = new Set<ReturnType<typeof createServer>>()
     yield* certificate.changes.pipe(
       Stream.runForEach((now) =>
@@ -112,6 +146,7 @@ const make = (files: TlsFiles | undefined) =>
           // Whoever connects and does not go on is as late as whoever does not finish the head of a request.
           handshakeTimeout: options.headersTimeout ?? 10_000
         })
+        server.on("tlsClientError", tellFailure)
         servers.add(server)
         server.once("close", () => servers.delete(server))
         return server

@@ -26,6 +26,8 @@ export interface FileOptions<A> {
   readonly what: string
   /** They are taken together: a certificate is of no use without its key. */
   readonly paths: ReadonlyArray<string>
+  /** Of each. A larger one cannot be used; none: 16 MiB. */
+  readonly maxBytes?: number | undefined
   /** Given the text of each; or why it cannot be used, without what is secret in it. */
   readonly parse: (texts: ReadonlyArray<string>) => Result.Result<A, string>
 }

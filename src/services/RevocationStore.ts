@@ -23,7 +23,10 @@ export class RevocationStore extends Context.Service<
      * differ, so a store may say at any time that it does not know.
      */
     readonly version: Effect.Effect<string, StoreUnavailable>
-    /** Forgets entries whose `until` is earlier, and answers how many. */
+    /**
+     * Forgets entries whose `until` is earlier, and answers how many. A store whose server has a time of its own keeps
+     * those that are not over by that.
+     */
     readonly prune: (before: number) => Effect.Effect<number, StoreUnavailable>
   }
 >()("event-hub/services/RevocationStore") {}

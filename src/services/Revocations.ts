@@ -6,6 +6,7 @@
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import type { Claims } from "../domain/Claims.ts"
 import type { Entry, Revocation } from "../domain/Revocation.ts"
@@ -20,11 +21,26 @@ export interface RevocationDetails {
   readonly expiresAt?: number | undefined
 }
 
+/** Each hub has all of them in memory: there are as many as its settings allow. */
+export class TooManyRevocations extends Schema.TaggedError<TooManyRevocations>()("TooManyRevocations", {
+  limit: Schema.Int
+}) {
+  override get message() {
+    return (
+      `there are ${this.limit} revocations, as many as the hub keeps (LIMIT_REVOCATIONS): take back those whose tokens ` +
+      "have expired, or revoke what was issued before a time, which stands for all of them and is always taken"
+    )
+  }
+}
+
 export class Revocations extends Context.Service<
   Revocations,
   {
     /** It is durable and in force at this hub when it is answered; at the others soon. */
-    readonly revoke: (what: Revocation, details?: RevocationDetails) => Effect.Effect<Entry, StoreUnavailable>
+    readonly revoke: (
+      what: Revocation,
+      details?: RevocationDetails
+    ) => Effect.Effect<Entry, StoreUnavailable | TooManyRevocations>
     /** Takes a revocation back: what it refused is taken again. False: there is none with this id. */
     readonly remove: (id: string) => Effect.Effect<boolean, StoreUnavailable>
     /** As the store has them, by their ids. */

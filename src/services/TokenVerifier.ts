@@ -7,7 +7,9 @@ import type { Claims } from "../domain/Claims.ts"
 /** Missing, malformed, badly signed, for somebody else, or with claims that cannot be used. */
 export class TokenInvalid extends Schema.TaggedError<TokenInvalid>()("TokenInvalid", {
   /** For the log and for developers; it never holds the token or a key. */
-  reason: Schema.String
+  reason: Schema.String,
+  /** Whose token it is, where its signature is good and what it says is not: its issuer has to know. For the log. */
+  sub: Schema.optionalKey(Schema.String)
 }) {
   override get message() {
     return `the token was refused: ${this.reason}`

@@ -117,10 +117,12 @@ describe("token: what else it takes", () => {
 
 describe("token inspect", () => {
   const now = Math.floor(Date.now() / 1000)
-  const tokenOf = (claims: object, key = secret, header: object = {}) =>
-    new SignJWT({ sub: "me", iat: now - 60, exp: now + 7_200, ...claims })
+  const tokenOf = (claims: object, key = secret, header: object = {}) => {
+    const made = Math.floor(Date.now() / 1000)
+    return new SignJWT({ sub: "me", iat: made - 60, exp: made + 7_200, ...claims })
       .setProtectedHeader({ alg: "HS256", typ: "JWT", ...header })
       .sign(new TextEncoder().encode(key))
+  }
   const inspected = async (token: string, env: Readonly<Record<string, string>> = {}, json = false) => {
     const written: Array<string> = []
     const write = vi
@@ -193,6 +195,29 @@ describe("token inspect", () => {
     expect(taken).toBe(false)
   })
 
+  it("judges roles by the policy file of the hub, where there is one", async () => {
+    const path = join(temporaryDirectory(), "policies.txt")
+    writeFileSync(path, "role dev:\n  allow subscribe ${claim.tenant}.**\n")
+    const env = { HUB_POLICY: path }
+    const good = await inspected(await tokenOf({ roles: ["dev"], tenant: 7, scopes: ["publish:a"] }), env)
+    expect(good.stdout).toMatch(/rights +allow subscribe 7\.\*\*\n +allow publish a\n/)
+    expect(good.taken).toBe(true)
+    for (const [roles, why] of [
+      [["dev", "gone"], "there is no role 'gone' in the policy file"],
+      ["dev", "its claim 'roles' is no array of strings"]
+    ] as const) {
+      const token = await tokenOf({ roles })
+      const { stdout, taken } = await inspected(token, env)
+      expect(stdout).toMatch(`refused: ${why}\n`)
+      expect(taken).toBe(false)
+      expect((await inspected(token)).taken).toBe(true)
+    }
+    writeFileSync(path, "role dev:\n  look")
+    const { status, stderr } = run(["token", "inspect", await tokenOf({})], env)
+    expect(stderr).toMatch(/^event-hub: HUB_POLICY: \S+ cannot be used: 2:3: a rule begins with .*\n$/)
+    expect(status).toBe(1)
+  })
+
   it("shows what somebody wrote into it, and lets it not write on the screen", async () => {
     const hostile = "a\u001b[2Jb\u009bc\u2028d\u202ee\nf"
     const { stdout } = await inspected(await tokenOf({ sub: hostile, [hostile]: hostile, roles: [hostile] }))
@@ -208,15 +233,15 @@ describe("token inspect", () => {
   })
 
   it("knows a static token, and the keys of a file", async () => {
-    const env = { STATIC_TOKEN: "the one" }
-    expect(await inspected("the one", env)).toEqual({
+    const env = { STATIC_TOKEN: "the one and only" }
+    expect(await inspected("the one and only", env)).toEqual({
       taken: true,
       stdout: "verdict    taken: it is STATIC_TOKEN\n"
     })
     const { privateKey, publicKey } = await generateKeyPair("ES256")
     const path = join(temporaryDirectory(), "keys.json")
     writeFileSync(path, JSON.stringify({ keys: [{ ...(await exportJWK(publicKey)), kid: "k" }] }))
-    const token = await new SignJWT({ sub: "me", exp: now + 60 })
+    const token = await new SignJWT({ sub: "me", exp: Math.floor(Date.now() / 1000) + 60 })
       .setProtectedHeader({ alg: "ES256", kid: "k" })
       .sign(privateKey)
     const { stdout } = await inspected(token, { JWT_SECRET: "", JWT_JWKS_FILE: path }, true)

@@ -224,6 +224,18 @@ describe("a token", () => {
     expect(network.sockets).toHaveLength(1)
   })
 
+  it("that the hub cannot verify at the moment is asked for again, on the same connection", async () => {
+    const { client, errors, network } = await renewing(counting())
+    await vi.advanceTimersByTimeAsync(9_000)
+    await refuse(network.last, "AUTH", "unavailable", { retryable: true })
+    expect(errors).toMatchObject([{ code: "unavailable" }])
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(requests(network.last, "AUTH")).toMatchObject([{}, { token: "token 2" }, { token: "token 3" }])
+    await answer(network.last, "AUTH", { expiresAt: welcome.serverTime + 30_000 })
+    expect(client.state._tag).toBe("ready")
+    expect(network.sockets).toHaveLength(1)
+  })
+
   it("that comes when its connection is gone is not sent, and one that is refused is the reason of the end", async () => {
     const late = gate()
     let n = 0

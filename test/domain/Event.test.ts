@@ -153,6 +153,22 @@ describe("Event", () => {
       }
     )
 
+    it("and its payload is gone through once, however large it is", () => {
+      let reads = 0
+      const read = {
+        get x() {
+          reads++
+          return 1
+        }
+      }
+      const rows = Array.from({ length: 1_000 }, (): unknown => read)
+      expect(Result.isSuccess(Event.acceptEvent({ ...minimal, payload: rows }, limits))).toBe(true)
+      expect(reads).toBe(1_000)
+      // A null may be a number that has none.
+      expect(Result.isSuccess(Event.acceptEvent({ ...minimal, payload: [...rows, null] }, limits))).toBe(true)
+      expect(reads).toBe(3_000)
+    })
+
     it("and not when its payload is as deep as it may be", () => {
       const payload = nested(limits.maxJsonDepth)
       expect(Event.decode(stored(accepted({ ...minimal, payload }))).payload).toEqual(payload)

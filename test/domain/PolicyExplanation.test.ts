@@ -213,6 +213,34 @@ describe("why", () => {
     })
   })
 
+  it("says nothing of rules that are hidden, but that they count", () => {
+    const policy = policyOf(
+      "deny subscribe secrets.*\nallow publish a\nallow subscribe secrets.** b\nallow admin c"
+    )
+    const ask = (action: Policy.Request["action"], topic: string) =>
+      explainAccess(policy, { action, topic }, 2)
+    for (const topic of ["secrets.a", "secrets.*", "b", "$hub.topic.secrets.a"]) {
+      for (const action of ["publish", "subscribe", "admin"] as const) {
+        const told = ask(action, topic)
+        expect(told.allowed).toBe(explainAccess(policy, { action, topic }).allowed)
+        expect(told.rules.map(({ n, text }) => `${n} ${text}`)).toEqual([
+          "1 allow subscribe secrets.** b",
+          "2 allow admin c"
+        ])
+        expect(JSON.stringify(told)).not.toMatch(/deny/)
+      }
+    }
+    expect(ask("subscribe", "b")).toMatchObject({ rule: 1, rules: [{ decides: true }, {}] })
+    expect(ask("subscribe", "secrets.a").rules[0]?.why).toBe(
+      "it fits, too, but a rule of its roles comes first"
+    )
+    expect(ask("publish", "a")).toMatchObject({
+      allowed: true,
+      rule: undefined,
+      reason: "its roles allow it"
+    })
+  })
+
   it("of dead letters names the right to their originals", () => {
     const request = { action: "subscribe", topic: "$dead.mailer.orders.eu" } as const
     const both = policyOf("allow subscribe $dead.**\nallow subscribe orders.**")

@@ -38,6 +38,33 @@ const rulesOf = (text: string, roles: ReadonlyArray<string>, values?: PolicyFile
 const isAllowed = (policy: Policy.Policy, request: Policy.Request): boolean =>
   Policy.decide(policy, request)._tag === "Allowed"
 
+it("of a text that is none a hundred problems are told", () => {
+  expect(problems("nonsense\n".repeat(50_000))).toHaveLength(Policy.maxProblems)
+  expect(problems(`role a:\n${"look\n".repeat(50_000)}`)).toHaveLength(Policy.maxProblems)
+  const rules = Policy.parsePolicy("look\n".repeat(50_000))
+  expect(Result.isFailure(rules) && rules.failure.problems).toHaveLength(Policy.maxProblems)
+})
+
+it("who has the same identity has the same rules", () =>
+  fc.assert(
+    fc.property(
+      fileText,
+      fc.array(fc.constantFrom(...roleNames), { maxLength: 3 }),
+      valuesFrom(fc.oneof(good, bad)),
+      valuesFrom(fc.oneof(good, bad)),
+      (text, roles, one, other) => {
+        const [a, b] = [one, other].map((values) => ({
+          identity: PolicyFile.identityOf(file(text), { ...values, roles }),
+          rules: rulesOf(text, roles, values)
+        }))
+        if (a!.identity === b!.identity) expect(a!.rules).toEqual(b!.rules)
+        // A shared policy is shared as far as it can be.
+        const isFor = (text: string) => roles.length === 0 || !PolicyFile.isTemplate(text)
+        if (isFor(text)) expect(a!.identity).toBe(b!.identity)
+      }
+    )
+  ))
+
 const formRule = "a placeholder is a whole segment, ${sub} or ${claim.<name>}"
 
 describe("a policy file", () => {

@@ -3,7 +3,7 @@ import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import type { Claims } from "../../src/domain/Claims.ts"
 import * as Policy from "../../src/domain/Policy.ts"
-import { concerns, makeIndex, type Revocation, untilOf } from "../../src/domain/Revocation.ts"
+import { concerns, isEntry, makeIndex, type Revocation, untilOf } from "../../src/domain/Revocation.ts"
 
 const subs = fc.constantFrom("alice", "bob", "__proto__", "")
 const tokenIds = fc.constantFrom("t1", "t2", "constructor")
@@ -85,6 +85,17 @@ describe("Revocation", () => {
     )
   })
 
+  it("is never forgotten where it may be about a token without an age", () => {
+    const life = { maxTokenAgeMs: 50, clockToleranceMs: 5, hasAgeless: true }
+    for (const what of [
+      { _tag: "Subject", sub: "a", issuedBefore: 1 },
+      { _tag: "IssuedBefore", issuedBefore: 1 }
+    ] as const) {
+      expect(untilOf(what, { revokedAt: 1 }, life)).toBeUndefined()
+    }
+    expect(untilOf({ _tag: "Token", tokenId: "t" }, { revokedAt: 1 }, life)).toBe(61)
+  })
+
   it("is never forgotten where nothing says when tokens end", () => {
     const life = { maxTokenAgeMs: undefined, clockToleranceMs: 5 }
     expect(untilOf({ _tag: "Token", tokenId: "t" }, { revokedAt: 1 }, life)).toBeUndefined()
@@ -93,4 +104,31 @@ describe("Revocation", () => {
       untilOf({ _tag: "Subject", sub: "a", issuedBefore: 1 }, { revokedAt: 1, expiresAt: 10 }, life)
     ).toBeUndefined()
   })
+})
+
+describe("an entry", () => {
+  const entry = { id: "1", what: { _tag: "Token", tokenId: "t" }, revokedAt: 1, by: "olga" }
+
+  it.each([
+    entry,
+    { ...entry, reason: "why", until: 5, more: true },
+    { ...entry, what: { _tag: "Subject", sub: "a", issuedBefore: 1 } },
+    { ...entry, what: { _tag: "IssuedBefore", issuedBefore: 1 } }
+  ])("is %j", (value) => expect(isEntry(value)).toBe(true))
+
+  it.each([
+    null,
+    "1",
+    {},
+    { ...entry, id: 1 },
+    { ...entry, by: undefined },
+    { ...entry, what: null },
+    { ...entry, what: { _tag: "Token" } },
+    { ...entry, what: { _tag: "Subject", sub: "a" } },
+    { ...entry, what: { _tag: "IssuedBefore", issuedBefore: "1" } },
+    { ...entry, what: { _tag: "constructor" } },
+    { ...entry, revokedAt: "now" },
+    { ...entry, until: null },
+    { ...entry, reason: 1 }
+  ])("is not %j", (value) => expect(isEntry(value)).toBe(false))
 })

@@ -180,7 +180,7 @@ describe("a later AUTH", () => {
   it("ends those that it does not allow, and names them", () => {
     const rights = claims("allow subscribe a.**\nallow subscribe b.* group other")
     const { actions, session } = run(subscribed, [received([auth]), verified(rights)])
-    expect(brief(actions)).toEqual(["Verify", "Unsubscribe", "END", "Unsubscribe", "END", "OK 1"])
+    expect(brief(actions)).toEqual(["Verify", "END", "END", "OK 1"])
     expect(sent(actions)).toMatchObject([
       { op: "END", sub: "b.*", group: "g", reason: "revoked" },
       { op: "END", sub: "b.*", reason: "revoked" },
@@ -209,11 +209,18 @@ describe("a later AUTH", () => {
 
   it.each([
     ["jwt_invalid", "close 4401"],
-    ["token_expired", "close 4401"],
-    ["unavailable", "close 1013"]
+    ["token_expired", "close 4401"]
   ] as const)("that is refused with %s ends the connection", (code, close) => {
     const { actions } = run(subscribed, [received([auth]), refused(code)])
     expect(brief(actions)).toEqual(["Verify", `ERR 1 ${code}`, close])
+  })
+
+  it("that cannot be verified changes nothing, and the connection goes on by the token before", () => {
+    const inputs = [received([auth, publish("p"), { ...auth, ref: 2 }]), refused("unavailable")]
+    const { actions, session } = run(subscribed, inputs)
+    expect(brief(actions)).toEqual(["Verify", "ERR 1 unavailable", "Append", "Verify"])
+    expect({ ...session, verifying: undefined }).toEqual(subscribed)
+    expect(session.verifying).toMatchObject({ ref: 2 })
   })
 
   it("without a token ends it, too", () => {
@@ -249,6 +256,20 @@ describe("time", () => {
     expect(brief(run(session, [tick(9_999), tick(10_000)]).actions)).toEqual(["EXPIRING"])
     const later = run(session, [tick(10_000), received([auth]), verified(claims("", { expiresAt: 24_000 }))])
     expect(brief(run(later.session, [tick(11_999), tick(12_000)]).actions)).toEqual(["EXPIRING"])
+  })
+
+  it("warns once of a token that comes again, before and after the warning", () => {
+    const again = [received([auth]), verified(claims("", { expiresAt: 20_000 }), 9_000)]
+    const { actions } = run(ready("", { expiresAt: 20_000 }), [
+      ...again,
+      tick(9_999),
+      tick(10_000),
+      ...again,
+      tick(15_000),
+      tick(24_999)
+    ])
+    expect(brief(actions).filter((name) => name === "EXPIRING")).toHaveLength(1)
+    expect(brief(actions).at(-1)).toBe("OK 1")
   })
 
   it("warns of a token that is over already, within the clocks' tolerance", () => {
@@ -360,10 +381,35 @@ describe("a changed policy", () => {
           : { _tag: "Denied", rule: undefined, reason: "no_rule_matches" }
     }
     const { actions, session } = run(subscribed, [{ _tag: "PolicyChanged" }], changed)
-    expect(brief(actions)).toEqual(["Unsubscribe", "END"])
+    expect(brief(actions)).toEqual(["END"])
     expect(sent(actions)).toEqual([{ op: "END", sub: "b.*", group: "g", reason: "revoked" }])
     expect([...session.subscriptions.keys()]).toEqual([Session.subscriptionKey("a.**", undefined)])
     expect(run(session, [{ _tag: "PolicyChanged" }], changed).actions).toEqual([])
+  })
+
+  it("takes as many steps as there are subscriptions", () => {
+    // What a Map is copied from is gone through: each entry of it is a step.
+    let steps = 0
+    class Counted extends Map<string, Session.Subscription> {
+      override *[Symbol.iterator](): MapIterator<[string, Session.Subscription]> {
+        for (const entry of super[Symbol.iterator]()) {
+          steps++
+          yield entry
+        }
+      }
+    }
+    const [subscription] = subscribed.subscriptions.values()
+    const all = Array.from({ length: 1_000 }, (_, i) => [`a.${i} `, subscription!] as const)
+    const denied: Session.SessionContext = {
+      ...context,
+      decideSubscription: () => ({ _tag: "Denied", rule: undefined, reason: "no_rule_matches" })
+    }
+    const many = { ...subscribed, subscriptions: new Counted(all) }
+    steps = 0
+    const { actions, session } = run(many, [{ _tag: "PolicyChanged" }], denied)
+    expect(brief(actions)).toEqual(Array.from({ length: 1_000 }, () => "END"))
+    expect(session.subscriptions.size).toBe(0)
+    expect(steps).toBe(1_000)
   })
 
   it("is nothing to a client that nobody knows yet", () => {

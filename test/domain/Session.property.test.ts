@@ -137,7 +137,7 @@ const answered = (action: Session.Action): Ref | undefined => {
     case "Settle":
       return action.message.ref
     case "Unsubscribe":
-      return action.message?.ref
+      return action.message.ref
     default:
       return undefined
   }
@@ -240,7 +240,9 @@ describe("a session", () => {
           expect(standing.has(action.key)).toBe(false)
           standing.add(action.key)
         }
-        if (action._tag === "Unsubscribe") expect(standing.delete(action.key)).toBe(true)
+        const gone =
+          action._tag === "Unsubscribe" ? [action.key] : action._tag === "Revoke" ? action.ends.keys() : []
+        for (const key of gone) expect(standing.delete(key)).toBe(true)
       }
       if (session.phase !== "closed") expect([...session.subscriptions.keys()]).toEqual([...standing])
     }

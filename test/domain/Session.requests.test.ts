@@ -230,6 +230,16 @@ describe("a request that is forbidden", () => {
     ])
   })
 
+  it("names the rule that denies a pattern to those who administrate all of it", () => {
+    const ask = (rights: string) =>
+      sent(run(ready(rights), [received([{ op: "SUBSCRIBE", ref: 1, topic: "a.*" }])]).actions)
+    const denied = { code: "forbidden", rule: "deny subscribe a.b" }
+    expect(ask("allow admin a.**\ndeny subscribe a.b\nallow subscribe **")).toMatchObject([denied])
+    const [some] = ask("allow admin a.b\ndeny subscribe a.b\nallow subscribe **")
+    expect(some).toMatchObject({ code: "forbidden" })
+    expect(some).not.toHaveProperty("rule")
+  })
+
   it("says nothing of the rules to anybody else", () => {
     expect(forbidden(ready(rules))).toEqual(Array.from({ length: 3 }, () => ["forbidden", undefined]))
   })

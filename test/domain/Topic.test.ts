@@ -402,12 +402,19 @@ describe("Topic", () => {
       expect(Topic.covers(followed(28), many)).toBe(false)
     })
 
+    /** What makes other arrays of the segments, whose reads nobody would count. */
+    const copying = new Set<string | symbol>([
+      Symbol.iterator,
+      ...["slice", "filter", "map", "flatMap", "concat", "toSpliced", "toReversed", "toSorted", "with"]
+    ])
+
     /** Counts what is read of the segments: no step of a relation goes without. */
     const counted = () => {
       let reads = 0
       const watch = (segments: Segments): Segments =>
         new Proxy(segments, {
           get: (target, property, receiver) => {
+            if (copying.has(property)) throw new Error(`${String(property)} makes a copy that is not watched`)
             if (typeof property === "string" && /^\d+$/.test(property)) reads++
             return Reflect.get(target, property, receiver) as unknown
           }

@@ -22,6 +22,7 @@ export const context: Session.SessionContext = {
   history: "h1",
   decide: (claims, request) => Policy.decide(claims.policy, request),
   decideSubscription: (claims, request) => Policy.decideSubscription(claims.policy, request),
+  decideAdministration: (claims, pattern) => Policy.decideAdministration(claims.policy, pattern),
   spend: () => undefined,
   look: () => undefined,
   delayOf: () => 0,
@@ -82,8 +83,9 @@ export const ready = (policy: string, more: Partial<Claims> = {}): Session.Sessi
 
 /** Actions in short: what was sent by op and code, what was closed by its number, and the rest by name. */
 export const brief = (actions: ReadonlyArray<Session.Action>): ReadonlyArray<string> =>
-  actions.map((action) => {
+  actions.flatMap((action) => {
     if (action._tag === "Close") return `close ${action.code}`
+    if (action._tag === "Revoke") return Array.from(action.ends.values(), ({ op }) => op)
     if (action._tag !== "Send") return action._tag
     const { message } = action
     const ref = "ref" in message ? ` ${message.ref}` : ""
@@ -92,4 +94,6 @@ export const brief = (actions: ReadonlyArray<Session.Action>): ReadonlyArray<str
 
 /** What is sent, without the rest. */
 export const sent = (actions: ReadonlyArray<Session.Action>) =>
-  actions.flatMap((action) => (action._tag === "Send" ? [action.message] : []))
+  actions.flatMap((action) =>
+    action._tag === "Send" ? [action.message] : action._tag === "Revoke" ? [...action.ends.values()] : []
+  )

@@ -13,7 +13,45 @@ export interface Target {
   readonly isJson: boolean
   /** Throws when something does not hold. */
   readonly check: (input: string) => void | Promise<void>
+  /** How deep the texts get; who never gets there finds nothing there. */
+  readonly branches?: Branches
+  /** Of the process that it asks, which ends with the fuzzer. */
+  readonly pid?: number | undefined
   readonly close?: () => Promise<void>
+}
+
+/** Where a target's texts have to get to: each place at least once, and one of them with every second text. */
+export class Branches {
+  readonly #counts: Map<string, number>
+  readonly #mostly: string
+  #inputs = 0
+
+  constructor(names: ReadonlyArray<string>, mostly: string) {
+    this.#counts = new Map([...names, mostly].map((name) => [name, 0]))
+    this.#mostly = mostly
+  }
+
+  input(): void {
+    this.#inputs++
+  }
+
+  /** What is no place that has to be reached is not counted. */
+  reach(name: string): void {
+    const count = this.#counts.get(name)
+    if (count !== undefined) this.#counts.set(name, count + 1)
+  }
+
+  /** What was not reached; nothing when all was. */
+  get missing(): ReadonlyArray<string> {
+    return [...this.#counts].flatMap(([name, count]) => {
+      const least = name === this.#mostly ? Math.max(1, this.#inputs / 2) : 1
+      return count >= least ? [] : [`${name} (${count} times with ${this.#inputs} inputs)`]
+    })
+  }
+
+  toString(): string {
+    return [...this.#counts].map(([name, count]) => `${name} ${count}`).join(", ")
+  }
 }
 
 export class Violated extends Error {}

@@ -2,6 +2,10 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { Result } from "effect"
+import * as Policy from "../../src/domain/Policy.ts"
+import * as Session from "../../src/domain/Session.ts"
+import { framesTarget } from "./frames.ts"
 import { generate, shrink } from "./mutate.ts"
 import { httpTarget } from "./http.ts"
 import { must, randomOf, type Target } from "./Target.ts"
@@ -68,6 +72,39 @@ describe("http", () => {
     for (const input of [...target.seeds, ...inputsOf("http"), ...deepInputsOf("http")])
       await target.check(input)
     for (let i = 0; i < 200; i++) await target.check(generate(randomOf(i), target))
+  })
+})
+
+describe("frames", () => {
+  const everything = Result.getOrThrow(Policy.parsePolicy("allow * **"))
+  /** Asks nobody whether events with a key may be published. */
+  const careless: typeof Session.step = (session, input, context) =>
+    Session.step(
+      session,
+      input,
+      input._tag === "Received" &&
+        input.messages.some((message) => message.op === "PUBLISH" && message.opts?.key !== undefined)
+        ? { ...context, decide: (_claims, request) => Policy.decide(everything, request) }
+        : context
+    )
+
+  it("finds that rights are not asked for, where they are not", async () => {
+    const target = framesTarget({ step: careless })
+    for (let i = 0; i < 20_000; i++) {
+      try {
+        await target.check(generate(randomOf(i), target))
+      } catch (error) {
+        expect(error).toMatchObject({ message: "what is stored may be" })
+        return
+      }
+    }
+    expect.unreachable("nothing was found")
+  })
+
+  it("gets to all places, and is decoded more often than not", async () => {
+    const target = framesTarget()
+    for (let i = 0; i < 3_000; i++) await target.check(generate(randomOf(i), target))
+    expect(target.branches?.missing).toEqual([])
   })
 })
 

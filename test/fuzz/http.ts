@@ -2,7 +2,7 @@
 import { Agent, request as httpRequest } from "node:http"
 import { startHub } from "../support/HubProcess.ts"
 import { everything, tokenFor } from "../support/tokens.ts"
-import { must, type Target } from "./Target.ts"
+import { Branches, must, type Target } from "./Target.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -124,7 +124,9 @@ export const httpTarget = async (): Promise<Target> => {
   const seeds = requestsOf(JSON.parse(description.text))
   must(seeds.length > 20, "the description has operations")
 
+  const branches = new Branches(["200", "400", "404", "405", "415"], "sent")
   const check = async (input: string): Promise<void> => {
+    branches.input()
     let asked: Fields
     try {
       asked = fieldsOf(JSON.parse(input))
@@ -148,6 +150,8 @@ export const httpTarget = async (): Promise<Target> => {
     const media = typeof type === "string" && /^[\w/+.;= -]+$/.test(type) ? type : undefined
     const text = verb === "GET" || verb === "HEAD" ? undefined : textOf(asked["body"])
     const answer = await ask(verb, target, media, text)
+    branches.reach("sent")
+    branches.reach(String(answer.status))
     must(
       answer.status < 500 || answer.status === 503,
       `the answer is ${answer.status}: ${answer.text.slice(0, 200)}`
@@ -181,6 +185,8 @@ export const httpTarget = async (): Promise<Target> => {
       "confirm"
     ],
     check,
+    branches,
+    pid: hub.process.pid,
     close: async () => {
       const health = await ask("GET", "/healthz")
       agent.destroy()

@@ -32,7 +32,8 @@ if (!Number.isSafeInteger(seed) || !(seconds > 0)) {
 
 /** No input takes so long on a machine that does something else, too. */
 const slowMs = 5_000
-const inputsInTurn = 50
+/** Each target has as much time as any other, however long its inputs take. */
+const turnMs = 250
 
 const only = values.only ?? []
 const isWanted = (name: string): boolean => only.length === 0 || only.includes(name)
@@ -56,7 +57,8 @@ const failureOf = async (target: Target, input: string): Promise<string | undefi
 
 const at = watch(
   targets.map(({ name }) => name),
-  seed
+  seed,
+  targets.flatMap(({ pid }) => (pid === undefined ? [] : [pid]))
 )
 const choose = chance(seed)
 const inputOf = (target: Target, i: number): string =>
@@ -84,10 +86,18 @@ const until = performance.now() + seconds * 1_000
 if (values.at !== undefined) {
   for (const [index, target] of targets.entries()) await run(target, index, Number(values.at))
 } else {
-  for (let from = 0; performance.now() < until && found < 10; from += inputsInTurn) {
+  while (performance.now() < until && found < 10) {
     for (const [index, target] of targets.entries()) {
-      for (let i = from; i < from + inputsInTurn && performance.now() < until; i++)
-        await run(target, index, i)
+      const end = Math.min(until, performance.now() + turnMs)
+      while (performance.now() < end && found < 10) await run(target, index, counts.get(target.name) ?? 0)
+    }
+  }
+  for (const { branches, name } of targets) {
+    if (branches === undefined) continue
+    say(`${name}: ${String(branches)}`)
+    for (const one of branches.missing) {
+      found++
+      say(`NOT REACHED by ${name}: ${one}`)
     }
   }
 }

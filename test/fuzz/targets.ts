@@ -9,11 +9,10 @@ import * as PolicyFile from "../../src/domain/PolicyFile.ts"
 import { formatPolicyFile } from "../../src/domain/PolicyFileFormat.ts"
 import * as Quota from "../../src/domain/Quota.ts"
 import * as Retention from "../../src/domain/Retention.ts"
-import * as Session from "../../src/domain/Session.ts"
 import * as Settings from "../../src/domain/Settings.ts"
 import * as Topic from "../../src/domain/Topic.ts"
-import { decodeFrame } from "../../src/protocol/Decode.ts"
-import { must, type Target } from "./Target.ts"
+import { framesTarget } from "./frames.ts"
+import { Branches, must, type Target } from "./Target.ts"
 
 const { limits } = Settings
 
@@ -33,22 +32,31 @@ const patternWords = [
 
 // --- topics --------------------------------------------------------------------------------------------------
 
+const topicsBranches = new Branches(["a topic", "a pattern", "covers", "overlaps"], "looked at")
+
 const topics: Target = {
   name: "topics",
   isJson: false,
   seeds: ["a.b.c a.*.c", "orders.** orders.eu.created", "**.a.**.b **.b", "$dead.g.** $dead.g.a", "* **"],
   words: patternWords,
+  branches: topicsBranches,
   check: (input) => {
+    topicsBranches.input()
     const [a = "", b = ""] = input.split(" ")
+    topicsBranches.reach("looked at")
+    if (Topic.covers(a, b)) topicsBranches.reach("covers")
+    if (Topic.overlaps(a, b)) topicsBranches.reach("overlaps")
     for (const name of [a, b]) {
       const topic = Topic.parseTopic(name)
       const pattern = Topic.parsePattern(name)
       if (Result.isSuccess(topic)) {
+        topicsBranches.reach("a topic")
         must(topic.success.name === name, "a topic keeps its name")
         must(Result.isSuccess(pattern) && pattern.success.concrete, "a topic is a pattern")
         must(Topic.matches(name, name), "a topic matches itself")
       }
       if (Result.isFailure(pattern)) continue
+      topicsBranches.reach("a pattern")
       must(pattern.success.name === name, "a pattern keeps its name")
       must(Topic.covers(name, name) && Topic.overlaps(name, name), "a pattern covers and overlaps itself")
     }
@@ -97,13 +105,19 @@ const isWithin = (text: string, { problems }: Policy.InvalidPolicy): boolean => 
   )
 }
 
+const policyBranches = new Branches(["taken", "refused"], "looked at")
+
 const policy: Target = {
   name: "policy",
   isJson: false,
   seeds: policies,
   words: policyWords,
+  branches: policyBranches,
   check: (input) => {
+    policyBranches.input()
     const parsed = Policy.parsePolicy(input)
+    policyBranches.reach("looked at")
+    policyBranches.reach(Result.isSuccess(parsed) ? "taken" : "refused")
     if (Result.isFailure(parsed)) return must(isWithin(input, parsed.failure), "a problem is within the text")
     const again = Policy.parsePolicy(Policy.formatPolicy(parsed.success))
     must(isDeepStrictEqual(again, parsed), "a policy that is printed reads the same")
@@ -114,6 +128,8 @@ const policy: Target = {
   }
 }
 
+const policyFileBranches = new Branches(["taken", "refused"], "looked at")
+
 const policyFile: Target = {
   name: "policyFile",
   isJson: false,
@@ -123,8 +139,12 @@ const policyFile: Target = {
     "role a: allow publish x\nrole b:\nallow * **"
   ],
   words: policyWords,
+  branches: policyFileBranches,
   check: (input) => {
+    policyFileBranches.input()
     const parsed = PolicyFile.parsePolicyFile(input)
+    policyFileBranches.reach("looked at")
+    policyFileBranches.reach(Result.isSuccess(parsed) ? "taken" : "refused")
     if (Result.isFailure(parsed)) return must(isWithin(input, parsed.failure), "a problem is within the text")
     const file = parsed.success
     const printed = formatPolicyFile(input)
@@ -142,20 +162,26 @@ const policyFile: Target = {
   }
 }
 
+const scopesBranches = new Branches(["taken", "refused"], "read")
+
 const scopes: Target = {
   name: "scopes",
   isJson: true,
   seeds: ['["publish:heartbeat.*","subscribe:process.**"]', '["admin:**","subscribe:$dead.**"]', "[]"],
   words: ["publish:", "subscribe:", "admin:", "*:", ":", ...patternWords],
+  branches: scopesBranches,
   check: (input) => {
+    scopesBranches.input()
     let value: unknown
     try {
       value = JSON.parse(input)
     } catch {
       return
     }
+    scopesBranches.reach("read")
     if (!Array.isArray(value) || !value.every((scope) => typeof scope === "string")) return
     const parsed = Policy.scopesToPolicy(value)
+    scopesBranches.reach(Result.isSuccess(parsed) ? "taken" : "refused")
     if (Result.isFailure(parsed)) return
     must(parsed.success.rules.length <= value.length, "a scope is one rule at most")
     must(
@@ -167,6 +193,8 @@ const scopes: Target = {
 
 // --- rules ---------------------------------------------------------------------------------------------------
 
+const quotasBranches = new Branches(["taken", "refused"], "looked at")
+
 const quotas: Target = {
   name: "quotas",
   isJson: false,
@@ -176,21 +204,31 @@ const quotas: Target = {
     "b.**: 7/s shared; c: none"
   ],
   words: ["5/s", "burst=9", "none", "shared", "MiB/s", "KiB", "1e9", ";", ":", ...patternWords],
+  branches: quotasBranches,
   check: (input) => {
+    quotasBranches.input()
     const parsed = Quota.parseQuotas(input)
+    quotasBranches.reach("looked at")
+    quotasBranches.reach(Result.isSuccess(parsed) ? "taken" : "refused")
     if (Result.isFailure(parsed)) return
     const again = Quota.parseQuotas(Quota.formatQuotas(parsed.success))
     must(isDeepStrictEqual(again, parsed), "quotas that are printed read the same")
   }
 }
 
+const retentionBranches = new Branches(["taken", "refused"], "looked at")
+
 const retention: Target = {
   name: "retention",
   isJson: false,
   seeds: ["orders.**: 7d", "a.*: 100 events; **: 30d 1000 events", "$dead.**: keep", "a: 1h ignore groups"],
   words: ["d", "h", "m", "s", "ms", "events", "keep", "ignore", "groups", "1e3", ";", ":", ...patternWords],
+  branches: retentionBranches,
   check: (input) => {
+    retentionBranches.input()
     const parsed = Retention.parseRules(input)
+    retentionBranches.reach("looked at")
+    retentionBranches.reach(Result.isSuccess(parsed) ? "taken" : "refused")
     if (Result.isFailure(parsed)) return
     const again = Retention.parseRules(Retention.formatRules(parsed.success))
     must(isDeepStrictEqual(again, parsed), "rules that are printed read the same")
@@ -198,6 +236,8 @@ const retention: Target = {
 }
 
 // --- claims --------------------------------------------------------------------------------------------------
+
+const claimsBranches = new Branches(["taken", "refused"], "object")
 
 const claims: Target = {
   name: "claims",
@@ -219,14 +259,18 @@ const claims: Target = {
     "subscribe",
     ...patternWords
   ],
+  branches: claimsBranches,
   check: (input) => {
+    claimsBranches.input()
     let value: unknown
     try {
       value = JSON.parse(input)
     } catch {
       return
     }
+    claimsBranches.reach("object")
     const parsed = Claims.parseClaims(value)
+    claimsBranches.reach(Result.isSuccess(parsed) ? "taken" : "refused")
     must(({} as { id?: unknown }).id === undefined, "no prototype is changed")
     if (Result.isFailure(parsed)) return must(parsed.failure.message !== "", "it is said what is wrong")
     const { expiresAt, policy, sub } = parsed.success
@@ -236,84 +280,9 @@ const claims: Target = {
   }
 }
 
-// --- frames --------------------------------------------------------------------------------------------------
-
-const context: Session.SessionContext = {
-  limits: { ...limits, maxPayloadBytes: 2_000, maxSubscriptionsPerConnection: 5 },
-  settings: Settings.gateway,
-  clockToleranceMs: 0,
-  expiryWarningMs: 60_000,
-  history: "h",
-  decide: (claims, request) => Policy.decide(claims.policy, request),
-  decideSubscription: (claims, request) => Policy.decideSubscription(claims.policy, request),
-  spend: () => undefined,
-  look: () => undefined,
-  delayOf: () => 0,
-  makeId: () => "made"
-}
-
-const ann: Claims.Claims = {
-  sub: "ann",
-  expiresAt: 1e12,
-  issuedAt: undefined,
-  tokenId: undefined,
-  policy: Result.getOrThrow(Policy.parsePolicy("deny * secret.**\nallow * **"))
-}
-
-const frames: Target = {
-  name: "frames",
-  isJson: true,
-  seeds: [
-    '{"op":"PUBLISH","ref":1,"topic":"a.b","payload":{"x":1},"opts":{"id":"i","key":"k","type":"t","headers":{"h":"v"},"tags":["t"],"ts":1}}',
-    '{"op":"SUBSCRIBE","ref":"r","topic":"a.**","opts":{"from":{"after":3},"history":"h"}}',
-    '{"op":"SUBSCRIBE","topic":"a.**","opts":{"from":{"topics":{"a.b":1,"a.c":2}}}}',
-    '{"op":"SUBSCRIBE","ref":2,"topic":"a.*","group":"g","opts":{"credit":10,"ackTimeoutMs":1000,"maxAttempts":3,"keyOrdered":true}}',
-    '[{"op":"ACK","topic":"a.b","group":"g","ids":["1","2"]},{"op":"NACK","topic":"a.b","group":"g","id":"1","mode":"poison","delayMs":5}]',
-    '{"op":"EXTEND","topic":"a.b","group":"g","id":"1","ms":1000}',
-    '{"op":"UNSUBSCRIBE","topic":"a.**","ref":3}',
-    '{"op":"AUTH","token":"x","ref":0}',
-    '{"op":"PING","ref":"p"}'
-  ],
-  words: ["op", "ref", "topic", "group", "opts", "from", "time", "start", "secret.x", ...patternWords],
-  check: (input) => {
-    const messages = decodeFrame(input, { maxMessages: 1_000, maxAckIds: 100 })
-    let session = Session.open("c", 0, Settings.gateway)
-    for (const now of [1, 2]) {
-      const steps: ReadonlyArray<Session.Input> = [
-        { _tag: "Verified", claims: ann, now },
-        { _tag: "Received", messages, frame: now, now },
-        { _tag: "Tick", now }
-      ]
-      for (const step of steps) {
-        const { actions, session: next } = Session.step(session, step, context)
-        session = next
-        for (const action of actions) {
-          if (action._tag === "Send") {
-            const text = JSON.stringify(action.message)
-            must(
-              isDeepStrictEqual(JSON.parse(text), JSON.parse(JSON.stringify(JSON.parse(text)))),
-              "an answer is JSON"
-            )
-            must(!text.includes("\n"), "an answer is one line")
-          }
-          if (action._tag === "Append") {
-            const { body, topic } = action.record
-            must(Result.isSuccess(Topic.parseTopic(topic)), "what is stored has a topic")
-            must(!topic.startsWith("$") && !topic.startsWith("secret"), "what is stored may be")
-            must(
-              body.length < 20_000 + context.limits.maxPayloadBytes,
-              "what is stored is no larger than it may be"
-            )
-            must(typeof JSON.parse(body) === "object", "what is stored is JSON")
-          }
-        }
-      }
-      must(session.subscriptions.size <= 5, "there are no more subscriptions than there may be")
-    }
-  }
-}
-
 // --- imports -------------------------------------------------------------------------------------------------
+
+const importLinesBranches = new Branches(["Event", "Latest", "Trailer", "refused"], "looked at")
 
 const importLines: Target = {
   name: "importLines",
@@ -325,11 +294,15 @@ const importLines: Target = {
     '{"format":"event-hub/export","version":1,"history":"h"}'
   ],
   words: ["id", "topic", "seq", "storedAt", "ts", "payload", "latest", "end", "$dead.g.a", ...patternWords],
+  branches: importLinesBranches,
   check: (input) => {
+    importLinesBranches.input()
     Archive.headerProblem(input)
     Archive.historyOf(input)
     Archive.trailerOf(input)
     const parsed = Archive.parseLine(input, limits)
+    importLinesBranches.reach("looked at")
+    importLinesBranches.reach(Result.isSuccess(parsed) ? parsed.success._tag : "refused")
     if (Result.isFailure(parsed)) return must(parsed.failure !== "", "it is said what is wrong")
     const line = parsed.success
     if (line._tag === "Trailer") return
@@ -351,6 +324,6 @@ export const pureTargets: ReadonlyArray<Target> = [
   quotas,
   retention,
   claims,
-  frames,
+  framesTarget(),
   importLines
 ]

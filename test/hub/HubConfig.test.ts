@@ -163,8 +163,22 @@ describe("who may come in", () => {
   })
 
   it("STATIC_TOKEN stands beside the keys", () => {
-    const { auth } = settingsOf({ STATIC_TOKEN: "t", JWT_SECRET: secret })
-    expect(auth._tag === "Static" && [Redacted.value(auth.token), auth.keys?._tag]).toEqual(["t", "Secrets"])
+    const token = "0123456789abcdef"
+    const { auth } = settingsOf({ STATIC_TOKEN: token, JWT_SECRET: secret })
+    expect(auth._tag === "Static" && [Redacted.value(auth.token), auth.keys?._tag]).toEqual([
+      token,
+      "Secrets"
+    ])
+  })
+
+  it("STATIC_TOKEN is none that can be guessed, and who sets one is told how to make it", () => {
+    expect(problemsOf({ STATIC_TOKEN: "0123456789abcde" })).toMatchObject([
+      {
+        name: "STATIC_TOKEN",
+        problem: expect.stringMatching(/at least 16 bytes, it has 15.*openssl rand -hex 16/)
+      }
+    ])
+    expect(namesOf({ STATIC_TOKEN: "€".repeat(6) })).toEqual([])
   })
 
   it.each(["0.0.0.0", "::", "192.168.1.7", "hub.example", "128.0.0.1", "127.0.0.1.example"])(

@@ -118,6 +118,51 @@ describe("roles", () => {
   })
 })
 
+it("rules of roles are explained to those only who administrate the topic", async () => {
+  const hub = await start(
+    written(
+      "role plain:\n deny subscribe secrets.*\n allow subscribe orders.**\n" +
+        "role some:\n deny subscribe secrets.*\n allow admin orders.**\nrole chief:\n deny subscribe secrets.*\n allow admin **"
+    )
+  )
+  const explain = async (role: string, topic: string, scopes: ReadonlyArray<string> = []) => {
+    const token = await tokenFor({ scopes: [...scopes], claims: { roles: [role] } })
+    const query = new URLSearchParams({ action: "subscribe", topic })
+    const answer = await fetch(`${hub.ops}/policy/explain?${query}`, {
+      headers: { authorization: `Bearer ${token}` }
+    })
+    return (await answer.json()) as { readonly rules: ReadonlyArray<{ readonly text: string }> }
+  }
+  const nothing = { allowed: false, rule: null, rules: [] }
+  const together = "what its roles and its own rules say together does not allow it"
+  for (const topic of ["secrets.a", "secrets.**", "news", "$hub.topic.secrets.a"]) {
+    expect(await explain("plain", topic)).toEqual({ ...nothing, reason: together })
+  }
+  expect(await explain("plain", "orders.a")).toEqual({
+    ...nothing,
+    allowed: true,
+    reason: "its roles allow it"
+  })
+  const own = { n: 1, text: "allow subscribe **" }
+  const after = { ...own, decides: false, why: "it fits, too, but a rule of its roles comes first" }
+  expect(await explain("plain", "secrets.a", ["subscribe:**"])).toEqual({
+    ...nothing,
+    reason: together,
+    rules: [after]
+  })
+  expect(await explain("plain", "news", ["subscribe:**"])).toEqual({
+    allowed: true,
+    reason: "rule 1 allows it: allow subscribe **",
+    rule: 1,
+    rules: [{ ...own, decides: true, why: "it is the first rule that fits" }]
+  })
+  expect((await explain("some", "secrets.a")).rules).toEqual([])
+  expect((await explain("some", "**")).rules).toEqual([])
+  expect((await explain("some", "$dead.g.orders.a")).rules).toEqual([])
+  expect((await explain("some", "orders.*")).rules).toHaveLength(2)
+  expect(await explain("chief", "secrets.a")).toMatchObject({ rule: 1, rules: [{ decides: true }, {}] })
+})
+
 describe("a policy file that changes", () => {
   it("ends the subscriptions that lost their right, and no others, and gives new rights", async () => {
     const path = written(policies)

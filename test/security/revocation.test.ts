@@ -7,6 +7,7 @@ import { once } from "node:events"
 import { type IncomingMessage, request } from "node:http"
 import { join } from "node:path"
 import { describe, expect, it, onTestFinished } from "vitest"
+import { OpsApi } from "../../src/layers/http/OpsApi.ts"
 import { records } from "../../src/testing/eventStore.ts"
 import { askAs, json } from "../layers/http/ops.ts"
 import { driverMessage, type EmbeddedHub, startEmbeddedHub } from "../support/EmbeddedHub.ts"
@@ -272,5 +273,153 @@ describe("an import that goes on", () => {
     const lines = hub.log.filter((line) => line.includes("events imported"))
     expect(lines).toHaveLength(1)
     expect(lines[0]).toContain("the token was revoked")
+  })
+
+  it("is not read on for ever when its token is revoked, and is answered", async () => {
+    const hub = await embedded()
+    const token = await tokenFor({ scopes: [...everything, "admin:**"], claims: { jti: "one" } })
+    const sent = request(`${hub.ops}/import`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/x-ndjson" }
+    })
+    const answered = once(sent, "response") as Promise<[IncomingMessage]>
+    const gone = new Promise<void>((resolve) => {
+      sent.on("close", resolve)
+      sent.on("error", () => resolve())
+    })
+    sent.write(header)
+    let seq = 0
+    const flood = (): void => {
+      while (!sent.destroyed && sent.write(lineOf(++seq)));
+    }
+    sent.on("drain", flood)
+    flood()
+    const head = () => hub.run(hub.events.head("imported")).then((info) => info?.head ?? 0)
+    await expect.poll(head, { timeout: 10_000 }).toBeGreaterThan(0)
+    await hub.run(hub.revocations.revoke({ _tag: "Token", tokenId: "one" }))
+    const [answer] = await answered
+    expect(answer.headers.connection).toBe("close")
+    expect(Buffer.concat(await answer.toArray()).toString()).toContain("the token was revoked")
+    await gone
+  })
+})
+
+describe("a request whose body comes late", () => {
+  const contract = Object.values(OpsApi.groups).flatMap(({ endpoints }) => Object.values(endpoints))
+  const changing = contract.filter(({ method }) => method !== "GET")
+  const bodied = changing.filter(({ payload }) => payload.size > 0)
+
+  it("can only be one of these: what changes something has a body, or is done at once", () => {
+    expect(changing.filter(({ payload }) => payload.size === 0).map(({ method }) => method)).toEqual(
+      changing.filter(({ method }) => method === "DELETE").map(({ method }) => method)
+    )
+    expect(bodied.length).toBeGreaterThan(8)
+  })
+
+  /** Sends the head and the beginning of a body, does something, sends the rest, and answers what is answered. */
+  const late = async (
+    hub: EmbeddedHub,
+    {
+      body,
+      path,
+      token,
+      type = "application/json"
+    }: Record<"body" | "path" | "token", string> & { type?: string },
+    meanwhile: () => Promise<unknown>
+  ) => {
+    const before = hub.verified()
+    const sent = request(hub.ops + path, {
+      method: "POST",
+      headers: {
+        authorization: `Bearer ${token}`,
+        "content-type": type,
+        "content-length": Buffer.byteLength(body)
+      }
+    })
+    const answered = once(sent, "response") as Promise<[IncomingMessage]>
+    sent.write(body.slice(0, 1))
+    await expect.poll(hub.verified, { timeout: 10_000 }).toBe(before + 1)
+    await meanwhile()
+    sent.end(body.slice(1))
+    const [answer] = await answered
+    return { status: answer.statusCode, text: Buffer.concat(await answer.toArray()).toString() }
+  }
+
+  const all = [...everything, "admin:**"]
+
+  it("does nothing when its token was revoked meanwhile, at every endpoint", async () => {
+    const hub = await embedded()
+    for (const [i, { method, path: named }] of bodied.entries()) {
+      expect(method).toBe("POST")
+      const path = named.replace(/:[^/]+/g, "x")
+      const jti = `late${i}`
+      const token = await tokenFor({ scopes: all, claims: { jti } })
+      const type = path === "/import" ? "application/x-ndjson" : "application/json"
+      const { status, text } = await late(hub, { path, token, type, body: "{}\n" }, () =>
+        hub.run(hub.revocations.revoke({ _tag: "Token", tokenId: jti }))
+      )
+      // An import says what became of it.
+      expect([path, status]).toEqual([path, path === "/import" ? 200 : 401])
+      expect([path, text]).toEqual([path, expect.stringContaining("the token was revoked")])
+    }
+  })
+
+  it("publishes nothing then, and revokes nothing", async () => {
+    const hub = await embedded()
+    const bodies = {
+      "/publish": JSON.stringify({ topic: "late", payload: 1 }),
+      "/revocations": JSON.stringify({ sub: "somebody" })
+    }
+    for (const [path, body] of Object.entries(bodies)) {
+      const token = await tokenFor({ scopes: all, claims: { jti: path } })
+      const revoked = () => hub.run(hub.revocations.revoke({ _tag: "Token", tokenId: path }))
+      expect(await late(hub, { path, token, body }, revoked)).toMatchObject({ status: 401 })
+    }
+    expect(await hub.run(hub.events.head("late"))).toBeUndefined()
+    const { items } = await hub.run(hub.revocations.list())
+    expect(items.map(({ what }) => what._tag)).toEqual(["Token", "Token"])
+    const token = await tokenFor({ scopes: all })
+    const none = () => Promise.resolve()
+    expect(await late(hub, { path: "/publish", token, body: bodies["/publish"] }, none)).toMatchObject({
+      status: 200
+    })
+  })
+
+  it("does nothing when its token expired meanwhile", async () => {
+    const hub = await embedded()
+    const token = await tokenFor({ scopes: all, expiresIn: 2 - 5 })
+    const body = JSON.stringify({ topic: "late", payload: 1 })
+    const answer = await late(
+      hub,
+      { path: "/publish", token, body },
+      () => new Promise((resolve) => setTimeout(resolve, 2_100))
+    )
+    expect(answer).toMatchObject({
+      status: 401,
+      text: expect.stringContaining("the token has expired") as string
+    })
+    expect(await hub.run(hub.events.head("late"))).toBeUndefined()
+  })
+})
+
+describe("an age that tokens may have", () => {
+  it("ends connections as an expiry does", async () => {
+    const hub = await embedded({ JWT_MAX_AGE_MS: "60000" })
+    const iat = Math.floor(Date.now() / 1000) - 63
+    const client = await RawClient.connect(hub.ws)
+    const token = await tokenFor({ claims: { iat } })
+    expect(await client.request({ op: "AUTH", token })).toMatchObject({
+      op: "OK",
+      expiresAt: (iat + 60) * 1000
+    })
+    expect(await client.closed).toMatchObject({ code: 4101 })
+  })
+
+  it("says nothing of a static token, which stays revoked", async () => {
+    const hub = await embedded({ JWT_MAX_AGE_MS: "60000", STATIC_TOKEN: "s".repeat(32) })
+    await hub.run(hub.revocations.revoke({ _tag: "IssuedBefore", issuedBefore: 1_000 }))
+    await hub.run(hub.revocations.revoke({ _tag: "Subject", sub: "tester", issuedBefore: 1_000 }))
+    const { items } = await hub.run(hub.revocations.list())
+    expect(items.map(({ until }) => until)).toEqual([undefined, undefined])
   })
 })

@@ -97,6 +97,16 @@ describe("behind a proxy", () => {
     })
   })
 
+  it("all addresses of one IPv6 network are one: it has one line for what is the same", async () => {
+    await withHub({ TRUST_PROXY: "true", LIMIT_AUTH_DELAY_MS: "0" }, async (hub) => {
+      for (let i = 1; i <= 4; i++) await refuse(hub, "a", { "X-Forwarded-For": `2001:db8:1:2::${i}` })
+      await refuse(hub, "a", { "X-Forwarded-For": "2001:db8:1:3::1" })
+      await hub.lineWhere(({ address }) => address === "2001:db8:1:3::1")
+      const addresses = linesOf(hub, "a token was refused").map(({ address }) => address)
+      expect(addresses).toEqual(["2001:db8:1:2::1", "2001:db8:1:3::1"])
+    })
+  })
+
   it("a page may connect from the host that the proxy was asked for", async () => {
     const headers = { Origin: "https://hub.example", "X-Forwarded-Host": "evil.example, hub.example" }
     await withHub({ TRUST_PROXY: "true" }, async (hub) => {

@@ -30,19 +30,14 @@ interface Files {
 }
 
 /** A certificate for this machine, of its own making. */
-const makeCertificate = (directory: string, name: string, days = 30): Files => {
+const makeCertificate = (
+  directory: string,
+  name: string,
+  days = 30,
+  kind: ReadonlyArray<string> = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+): Files => {
   const files = { TLS_CERT: join(directory, `${name}.crt`), TLS_KEY: join(directory, `${name}.key`) }
-  const made = [
-    "req",
-    "-x509",
-    "-newkey",
-    "ec",
-    "-pkeyopt",
-    "ec_paramgen_curve:P-256",
-    "-nodes",
-    "-days",
-    `${days}`
-  ]
+  const made = ["req", "-x509", "-newkey", ...kind, "-nodes", "-days", `${days}`]
   const whom = ["-subj", `/CN=${name}`, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
   execFileSync("openssl", [...made, ...whom, "-keyout", files.TLS_KEY, "-out", files.TLS_CERT], {
     stdio: "ignore"
@@ -122,6 +117,40 @@ describe.runIf(hasOpenssl)("TLS", () => {
     expect((await answerOf(`${hub.ops}/healthz`, { ca })).status).toBe(200)
   })
 
+  it("handshakes that fail are counted, and are a line in the log for each kind; and those that do not begin make room", async () => {
+    const files = makeCertificate(temporaryDirectory(), "first")
+    const ca = readFileSync(files.TLS_CERT, "utf8")
+    const hub = await started({ ...files, LIMIT_OPS_CONNECTIONS: "3" })
+    for (const url of [hub.ops, hub.ws]) {
+      for (let i = 0; i < 3; i++) {
+        const plain = connectPlain(portOf(url), "127.0.0.1")
+        plain.on("error", () => {})
+        plain.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await new Promise((resolve) => plain.resume().once("close", resolve))
+      }
+    }
+    const line = await hub.lineWhere(({ msg }) => msg === "a TLS handshake failed")
+    expect(line).toMatchObject({
+      address: "127.0.0.1",
+      code: expect.stringMatching(/^ERR_SSL_/),
+      reason: "http request"
+    })
+    const failed = async () =>
+      Number(
+        /^event_hub_tls_handshakes_failed_total (\S+)$/m.exec(
+          (await answerOf(`${hub.ops}/metrics`, { ca })).text
+        )?.[1]
+      )
+    expect(await failed()).toBe(6)
+    expect(hub.lines.filter(({ msg }) => msg === "a TLS handshake failed")).toHaveLength(1)
+
+    const silent = Array.from({ length: 9 }, () => connectPlain(portOf(hub.ops), "127.0.0.1"))
+    for (const socket of silent) socket.on("error", () => {})
+    await Promise.all(silent.map((socket) => once(socket, "connect")))
+    expect((await answerOf(`${hub.ops}/healthz`, { ca })).status).toBe(200)
+    for (const socket of silent) socket.destroy()
+  })
+
   it("a renewed certificate is shown to who connects from then on; one that is of no use never is", async () => {
     const directory = temporaryDirectory()
     const files = makeCertificate(directory, "first")
@@ -162,12 +191,14 @@ describe.runIf(hasOpenssl)("TLS", () => {
   it("a certificate that is of no use stops the start, before anything was touched", async () => {
     const directory = temporaryDirectory()
     const [one, other] = [makeCertificate(directory, "one"), makeCertificate(directory, "other")]
+    const small = makeCertificate(directory, "small", 30, ["rsa:512"])
     const store = join(directory, "data", "hub.db")
     const tries: ReadonlyArray<readonly [Partial<Files>, RegExp]> = [
       [{ ...one, TLS_KEY: other.TLS_KEY }, /TLS_KEY is not the key of TLS_CERT/],
       [{ ...one, TLS_CERT: join(directory, "nothing.crt") }, /nothing\.crt cannot be read \(ENOENT\)/],
       [{ TLS_CERT: one.TLS_KEY, TLS_KEY: one.TLS_KEY }, /TLS_CERT holds no certificate/],
       [{ TLS_CERT: one.TLS_CERT, TLS_KEY: one.TLS_CERT }, /TLS_KEY holds no key/],
+      [small, /TLS_CERT and TLS_KEY cannot be used: .*key too small/],
       [{ TLS_CERT: one.TLS_CERT }, /TLS_CERT must be set together with TLS_KEY/]
     ]
     for (const [files, reason] of tries) {

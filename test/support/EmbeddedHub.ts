@@ -19,6 +19,7 @@ import { Ops } from "../../src/services/Ops.ts"
 import { Revocations } from "../../src/services/Revocations.ts"
 import { RevocationStore } from "../../src/services/RevocationStore.ts"
 import { StoreUnavailable } from "../../src/services/StoreUnavailable.ts"
+import { TokenVerifier } from "../../src/services/TokenVerifier.ts"
 import { secret } from "./HubProcess.ts"
 
 /** What the next calls of the stores do. Times are milliseconds. */
@@ -46,6 +47,8 @@ export interface EmbeddedHub {
   readonly events: EventStore["Service"]
   readonly groups: GroupStore["Service"]
   readonly revocations: Revocations["Service"]
+  /** How many tokens were taken so far. */
+  readonly verified: () => number
   /** What the hub logged. */
   readonly log: ReadonlyArray<string>
   readonly run: <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
@@ -132,11 +135,16 @@ export const startEmbeddedHub = async (env: Readonly<Record<string, string>> = {
     Layer.provideMerge(RandomIds.layer)
   )
   const { verifier } = await Effect.runPromise(Tokens.make(settings))
+  let verified = 0
+  const counted = Layer.effect(
+    TokenVerifier,
+    Effect.map(TokenVerifier, ({ verify }) => ({
+      verify: (token) => Effect.tap(verify(token), () => Effect.sync(() => verified++))
+    }))
+  ).pipe(Layer.provide(verifier))
   const log: Array<string> = []
   const runtime = ManagedRuntime.make(
-    Hub.layer(stores, verifier, settings).pipe(
-      Layer.provide(Log.layer("json", (line) => void log.push(line)))
-    )
+    Hub.layer(stores, counted, settings).pipe(Layer.provide(Log.layer("json", (line) => void log.push(line))))
   )
   const context = await runtime.context()
   return {
@@ -146,6 +154,7 @@ export const startEmbeddedHub = async (env: Readonly<Record<string, string>> = {
     events: Context.get(context, EventStore),
     groups: Context.get(context, GroupStore),
     revocations: Context.get(context, Revocations),
+    verified: () => verified,
     log,
     run: (effect) => runtime.runPromise(effect),
     stop: () => runtime.dispose()

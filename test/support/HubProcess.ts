@@ -49,7 +49,8 @@ export const killLeftovers = (): void => {
   for (const child of living) child.kill("SIGKILL")
 }
 
-const run = (env: Readonly<Record<string, string>>, cwd: string): ChildProcess => {
+/** Runs `src/main.ts`, and waits for nothing. */
+export const spawnHub = (env: Readonly<Record<string, string>>, cwd: string = root): ChildProcess => {
   const child = spawn(process.execPath, [main], {
     cwd,
     env: { ...baseEnv(), WS_PORT: "0", OPS_PORT: "0", ...env },
@@ -65,7 +66,7 @@ export const runToEnd = async (
   env: Readonly<Record<string, string>>,
   cwd: string = root
 ): Promise<Exit & { readonly stdout: string; readonly stderr: string }> => {
-  const child = run(env, cwd)
+  const child = spawnHub(env, cwd)
   const output = { stdout: "", stderr: "" }
   child.stdout?.on("data", (chunk: Buffer) => (output.stdout += chunk.toString()))
   child.stderr?.on("data", (chunk: Buffer) => (output.stderr += chunk.toString()))
@@ -76,7 +77,7 @@ export const runToEnd = async (
 /** Starts a hub with HS256 tokens of `secret`, in memory unless told otherwise, and waits until it is ready. */
 export const startHub = async (env: Readonly<Record<string, string>> = {}): Promise<HubProcess> => {
   const store = env["MONGO_URL"] === undefined && env["HUB_STORE"] === undefined ? anyStore() : {}
-  const child = run({ ...store, JWT_SECRET: secret, HUB_LOG: "json", ...env }, root)
+  const child = spawnHub({ ...store, JWT_SECRET: secret, HUB_LOG: "json", ...env })
   const lines: Array<LogLine> = []
   let stderr = ""
   child.stderr?.on("data", (chunk: Buffer) => (stderr += chunk.toString()))

@@ -143,12 +143,13 @@ export class RawSocket {
     this.#chunks = [Buffer.from(bytes.subarray(-marker.length))]
   }
 
-  /** Waits until this text came, or the connection is over; what came before it is forgotten. */
-  async untilText(text: string): Promise<void> {
+  /** Waits until this text came (true) or the connection is over; what came before it is forgotten. */
+  async untilText(text: string): Promise<boolean> {
     const marker = Buffer.from(text)
     this.#marker = marker
     this.#look(marker)
     await this.until(text, () => this.#marker === undefined)
+    return this.#marker === undefined
   }
 
   #wake(): void {

@@ -48,9 +48,9 @@ export const policy: View = async ({ add, head, query, signal }) => {
         h("p", {}, reason),
         rules.length === 0
           ? quiet(
-              "There are no rules. A token gets them by its scopes, such as ",
+              "There are no rules to show. A token gets them by its scopes, such as ",
               h("code", {}, "subscribe:orders.**"),
-              "."
+              ", and by its roles, whose rules are for those who administrate the topic."
             )
           : h(
               "ol",

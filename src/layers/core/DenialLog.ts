@@ -2,7 +2,7 @@
  * Which of the things that were denied are worth a line in the log: enough to see who wants what he may not have, and
  * never so much that a hostile client fills the disk.
  *
- * Of whoever it is (a subject, an address), the first of each kind in a minute is a line, up to ten; of all together up to
+ * Of whoever it is (a subject, the origin of an address), the first of each kind in a minute is a line, up to ten; of all together up to
  * a thousand. What is left out is counted, and the count is a line when the minute is over.
  */
 
@@ -19,6 +19,10 @@ interface Entry {
 }
 
 const windowMs = 60_000
+
+/** A minute that began then. One that is still to begin is over, too: the clock was set back. */
+const isOver = (since: number, now: number): boolean => now >= since + windowMs || now < since
+
 const linesOfOne = 10
 const linesOfAll = 1_000
 /** Of those who have no line of their own for their count, because there are too many of them. */
@@ -38,7 +42,7 @@ export class DenialLog {
 
   /** Whether this one is to be logged. If not, it is counted. */
   isWorthALine(who: string, kind: string, now: number): boolean {
-    if (now >= this.#since + windowMs) {
+    if (isOver(this.#since, now)) {
       this.#since = now
       this.#lines = 0
     }
@@ -60,13 +64,13 @@ export class DenialLog {
   due(now: number): ReadonlyArray<LeftOut> {
     const due: Array<LeftOut> = []
     for (const [who, { leftOut: count, since }] of this.#entries) {
-      if (now < since + windowMs) break
+      if (!isOver(since, now)) break
       this.#entries.delete(who)
       if (count === 0) continue
       if (due.length < linesOfOne) due.push({ who, count })
       else this.#leftOut += count
     }
-    if (this.#leftOut > 0 && now >= this.#since + windowMs) {
+    if (this.#leftOut > 0 && isOver(this.#since, now)) {
       due.push({ who: others, count: this.#leftOut })
       this.#leftOut = 0
     }

@@ -7,6 +7,7 @@
  * Only ids that were trimmed since are known no more: a file of this very store is told by its history, and what lies
  * before the floor was there.
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
@@ -35,6 +36,12 @@ const patience = Schedule.min([Schedule.exponential("100 millis"), Schedule.spac
 /** The same for one topic, while others are appended. */
 const maxAttempts = 60
 const pause = "500 millis"
+
+/**
+ * Whoever sends a file hears the answer when it has sent all of it. Of one of which nothing more is taken so much is
+ * read on, and no longer: nobody keeps the hub unpacking what it will not use.
+ */
+const afterwards = { bytes: 16 * 1024 * 1024, time: "5 seconds" } as const
 
 interface Item {
   readonly line: number
@@ -496,16 +503,22 @@ export const makeImport = (
 
       /** Why the bytes ended before the file did. */
       let broken: string | undefined
-      yield* options.bytes.pipe(
-        Stream.runForEach((bytes) =>
-          Effect.suspend(() => {
-            // Whoever sends it hears the answer when it has sent all of it.
-            if (isOver()) return Effect.void
+      const over = yield* Deferred.make<void>()
+      let unheard = 0
+      const take = (bytes: Uint8Array): Effect.Effect<boolean, StoreUnavailable> =>
+        Effect.gen(function* () {
+          if (isOver()) unheard += bytes.length
+          else {
             decideAgain()
             splitter.push(bytes)
-            return isOver() || waiting.length >= most || waitingLength >= batch.length ? flush : Effect.void
-          })
-        ),
+            if (isOver() || waiting.length >= most || waitingLength >= batch.length) yield* flush
+          }
+          if (isOver()) yield* Deferred.succeed(over, undefined)
+          return unheard <= afterwards.bytes
+        })
+      yield* options.bytes.pipe(
+        Stream.interruptWhen(Effect.andThen(Deferred.await(over), Effect.sleep(afterwards.time))),
+        Stream.runForEachWhile(take),
         Effect.catch((error) =>
           error instanceof StoreUnavailable
             ? Effect.fail(error)

@@ -168,6 +168,16 @@ export const connectionsRefused = counter(
   "Connections that were refused before they were accepted, by reason."
 )
 
+export const opsConnectionsDropped = counter(
+  "event_hub_ops_connections_dropped_total",
+  "Connections of the ops server that were closed to make room for others, or since there was none."
+)
+
+export const handshakesFailed = counter(
+  "event_hub_tls_handshakes_failed_total",
+  "Connections that ended before TLS was agreed on, at both ports."
+)
+
 /** By error code: a closed set of names. */
 export const errorsSent = counter(
   "event_hub_errors_total",
@@ -518,6 +528,8 @@ export const prepare: Effect.Effect<void> = Effect.map(recorder, (recorder) => {
     deadLetters,
     livePauses,
     connectionsOpened,
+    opsConnectionsDropped,
+    handshakesFailed,
     intakePauses,
     spansExported,
     spansDropped

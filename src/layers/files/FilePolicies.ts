@@ -4,6 +4,7 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { parsePolicyFile, type PolicyFile } from "../../domain/PolicyFile.ts"
+import * as Settings from "../../domain/Settings.ts"
 import { type CannotUseFile, ConfigFiles } from "../../services/ConfigFiles.ts"
 import { Policies } from "../../services/Policies.ts"
 
@@ -22,7 +23,10 @@ const parse =
       return told.join("; ")
     })
 
-export const layer = (path: string): Layer.Layer<never, CannotUseFile, ConfigFiles> =>
+export const layer = (
+  path: string,
+  maxBytes: number = Settings.files.maxPolicyBytes
+): Layer.Layer<never, CannotUseFile, ConfigFiles> =>
   Layer.effect(
     Policies,
     Effect.gen(function* () {
@@ -30,6 +34,7 @@ export const layer = (path: string): Layer.Layer<never, CannotUseFile, ConfigFil
       const { changes, current } = yield* files.follow({
         what: "HUB_POLICY",
         paths: [path],
+        maxBytes,
         parse: parse(path)
       })
       return { current, changes: Stream.map(changes, () => undefined) }

@@ -13,11 +13,12 @@ import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as Settings from "../../domain/Settings.ts"
+import { goOn } from "../core/goOn.ts"
 import * as metrics from "../core/metrics.ts"
 import { CannotUseFile, ConfigFiles, type FileOptions } from "../../services/ConfigFiles.ts"
 
 /** A configuration of many megabytes is none. */
-const maxBytes = 16 * 1024 * 1024
+const defaultMaxBytes = 16 * 1024 * 1024
 
 const codeOf = (error: unknown): string =>
   error instanceof Error && "code" in error ? String(error.code) : String(error)
@@ -28,12 +29,14 @@ const stampOf = async (path: string): Promise<string> => {
   return [dev, ino, size, mtimeNs, ctimeNs].join(" ")
 }
 
+type Files = Pick<FileOptions<never>, "maxBytes" | "paths">
+
 /** The text of each, or why one of them cannot be had. */
 type Texts = Result.Result<ReadonlyArray<string>, string>
 
 const cannotRead = (path: string, error: unknown) => `${path} cannot be read (${codeOf(error)})`
 
-const readOne = async (path: string): Promise<Result.Result<string, string>> => {
+const readOne = async (path: string, maxBytes: number): Promise<Result.Result<string, string>> => {
   try {
     const found = await stat(path)
     // What is read from a pipe is gone, and from a device it never ends.
@@ -48,8 +51,8 @@ const readOne = async (path: string): Promise<Result.Result<string, string>> => 
 const stampsOf = async (paths: ReadonlyArray<string>): Promise<string> =>
   (await Promise.all(paths.map((path) => stampOf(path).catch(codeOf)))).join("\n")
 
-const readAll = async (paths: ReadonlyArray<string>): Promise<Texts> => {
-  const read = await Promise.all(paths.map(readOne))
+const readAll = async ({ maxBytes = defaultMaxBytes, paths }: Files): Promise<Texts> => {
+  const read = await Promise.all(paths.map((path) => readOne(path, maxBytes)))
   const bad = read.find(Result.isFailure)
   return bad === undefined
     ? Result.succeed(read.filter(Result.isSuccess).map(({ success }) => success))
@@ -57,10 +60,10 @@ const readAll = async (paths: ReadonlyArray<string>): Promise<Texts> => {
 }
 
 /** None while they change: half of what somebody is writing is nothing. */
-const look = async (paths: ReadonlyArray<string>): Promise<Texts | undefined> => {
-  const stamps = await stampsOf(paths)
-  const texts = await readAll(paths)
-  return (await stampsOf(paths)) === stamps ? texts : undefined
+const look = async (files: Files): Promise<Texts | undefined> => {
+  const stamps = await stampsOf(files.paths)
+  const texts = await readAll(files)
+  return (await stampsOf(files.paths)) === stamps ? texts : undefined
 }
 
 const areSame = (a: Texts, b: Texts): boolean =>
@@ -68,14 +71,36 @@ const areSame = (a: Texts, b: Texts): boolean =>
     ? Result.isSuccess(b) && a.success.every((text, i) => text === b.success[i])
     : Result.isFailure(b) && a.failure === b.failure
 
-const make = ({ intervalMs }: Settings.FileSettings) =>
+/**
+ * What is asked of the file system, when it answers in time. One that hangs is not asked anew as long as it does: each
+ * question takes a thread of the few that the process has, and never gives it back.
+ */
+const patiently = (timeoutMs: number, paths: ReadonlyArray<string>) => {
+  let last: Promise<unknown> = Promise.resolve()
+  const late = (): Texts => Result.fail(`${paths.join(", ")} could not be looked at within ${timeoutMs} ms`)
+  return <A>(ask: () => Promise<A>): Effect.Effect<A | Texts> =>
+    Effect.promise(() => last).pipe(
+      Effect.andThen(
+        Effect.promise(() => {
+          const asked = ask()
+          last = asked
+          return asked
+        })
+      ),
+      Effect.timeoutOrElse({ duration: timeoutMs, orElse: () => Effect.sync(late) })
+    )
+}
+
+const make = ({ intervalMs, timeoutMs }: Settings.FileSettings) =>
   Effect.gen(function* () {
     const looks = new Set<(isAsked: boolean) => Effect.Effect<void>>()
     const recorder = yield* metrics.recorder
 
-    const follow = <A>({ parse, paths, what }: FileOptions<A>) =>
+    const follow = <A>({ maxBytes, parse, paths, what }: FileOptions<A>) =>
       Effect.gen(function* () {
-        const first = yield* Effect.promise(() => readAll(paths))
+        const files = { maxBytes, paths }
+        const patient = patiently(timeoutMs, paths)
+        const first = yield* patient(() => readAll(files))
         const begun = Result.flatMap(first, parse)
         if (Result.isFailure(begun)) return yield* new CannotUseFile({ what, reason: begun.failure })
         const changes = yield* PubSub.unbounded<A>()
@@ -121,7 +146,7 @@ const make = ({ intervalMs }: Settings.FileSettings) =>
         const again = (isAsked: boolean): Effect.Effect<void> =>
           turn.withPermits(1)(
             Effect.flatMap(
-              Effect.promise(() => (isAsked ? readAll(paths) : look(paths))),
+              patient<Texts | undefined>(() => (isAsked ? readAll(files) : look(files))),
               (texts) =>
                 texts === undefined || (!isAsked && areSame(texts, last)) ? Effect.void : take(texts)
             )
@@ -131,7 +156,11 @@ const make = ({ intervalMs }: Settings.FileSettings) =>
           Effect.sync(() => looks.add(again)),
           () => Effect.sync(() => looks.delete(again))
         )
-        yield* Effect.sleep(intervalMs).pipe(Effect.andThen(again(false)), Effect.forever, Effect.forkScoped)
+        yield* Effect.sleep(intervalMs).pipe(
+          Effect.andThen(goOn("looking at a file")(again(false))),
+          Effect.forever,
+          Effect.forkScoped
+        )
         return { current: () => value, changes: Stream.fromPubSub(changes) }
       })
 
@@ -143,5 +172,5 @@ const make = ({ intervalMs }: Settings.FileSettings) =>
     })
   })
 
-export const layer = (settings: Settings.FileSettings = Settings.files): Layer.Layer<ConfigFiles> =>
-  Layer.effect(ConfigFiles, make(settings))
+export const layer = (settings: Partial<Settings.FileSettings> = {}): Layer.Layer<ConfigFiles> =>
+  Layer.effect(ConfigFiles, make({ ...Settings.files, ...settings }))

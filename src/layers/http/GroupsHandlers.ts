@@ -5,7 +5,6 @@ import type { RedriveFilter } from "../../domain/Group.ts"
 import type { RedriveRefused } from "../../domain/GroupRedrive.ts"
 import type { InvalidFilter } from "../../domain/Letters.ts"
 import * as Topic from "../../domain/Topic.ts"
-import { AccessControl } from "../../services/AccessControl.ts"
 import {
   type BlockedPlace,
   type DeadLetterInfo,
@@ -85,7 +84,7 @@ export const groups = HttpApiBuilder.group(
   OpsApi,
   "groups",
   Effect.fn(function* (handlers) {
-    const rights = makeRights(yield* AccessControl)
+    const rights = yield* makeRights
     const admin = yield* GroupAdmin
     const delivery = yield* GroupDelivery
     const standing = yield* Standing

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { HttpServerResponse } from "effect/http"
+import { HttpEffect, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import * as Selections from "../../domain/Archive.ts"
 import type { Claims } from "../../domain/Claims.ts"
@@ -21,10 +21,10 @@ import { Archive } from "../../services/Archive.ts"
 import { type AppendResult, EventStore } from "../../services/EventStore.ts"
 import { Ids } from "../../services/Ids.ts"
 import { RateLimiter } from "../../services/RateLimiter.ts"
-import { Revocations } from "../../services/Revocations.ts"
 import { EventTraces } from "../../services/EventTraces.ts"
 import { appendTraced } from "../core/tracedEntries.ts"
 import { audited } from "./audit.ts"
+import { makeEndedBy } from "./endedBy.ts"
 import {
   ContentTooLarge,
   mediaTypes,
@@ -102,6 +102,11 @@ const decoded = (
   }
 }
 
+/** What is left of a body that nobody reads on is not waited for, neither by the hub nor by its server. */
+const closing = HttpEffect.appendPreResponseHandler((_request, response) =>
+  Effect.succeed(HttpServerResponse.setHeader(response, "connection", "close"))
+)
+
 // --- publish -------------------------------------------------------------------------------------------------
 
 const reasons = {
@@ -125,22 +130,15 @@ export const log = ({ archive: settings, clockToleranceMs, limits }: Options) =>
     "log",
     Effect.fn(function* (handlers) {
       const access = yield* AccessControl
-      const rights = makeRights(access)
+      const rights = yield* makeRights
       const store = yield* EventStore
       const archive = yield* Archive
       const appender = yield* Appender
       const limiter = yield* RateLimiter
       const ids = yield* Ids
       const traces = yield* EventTraces
-      const revocations = yield* Revocations
-      const clock = yield* Clock.Clock
-
       /** What is decided of a token when a request begins is decided again while it goes on. */
-      const endedBy = (claims: Claims) => (): string | undefined => {
-        if (revocations.isRevoked(claims)) return "the token was revoked"
-        const isExpired = clock.currentTimeMillisUnsafe() > claims.expiresAt + clockToleranceMs
-        return isExpired ? "the token has expired" : undefined
-      }
+      const endedBy = yield* makeEndedBy(clockToleranceMs)
 
       /** What is asked for, by somebody who may see it. One topic has to be there; of a pattern, what is there is. */
       const select = (asked: {
@@ -282,8 +280,12 @@ export const log = ({ archive: settings, clockToleranceMs, limits }: Options) =>
                       bad
                     })
                   })
-            return yield* Effect.mapError(change, (error) =>
-              error._tag === "NotAnExport" ? new BadRequest({ detail: error.message }) : unavailable()
+            return yield* change.pipe(
+              Effect.tap(({ complete }) => (complete ? Effect.void : closing)),
+              Effect.tapError(() => closing),
+              Effect.mapError((error) =>
+                error._tag === "NotAnExport" ? new BadRequest({ detail: error.message }) : unavailable()
+              )
             )
           }),
 

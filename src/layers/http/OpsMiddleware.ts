@@ -7,10 +7,14 @@ import * as Redacted from "effect/Redacted"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { HttpServerRequest } from "effect/http"
 import { HttpApiMiddleware } from "effect/http-api"
-import type { GatewaySettings } from "../../domain/Settings.ts"
+import * as AuthDelay from "../../domain/AuthDelay.ts"
+import type { Claims } from "../../domain/Claims.ts"
+import type { AuthSettings, GatewaySettings } from "../../domain/Settings.ts"
+import { Revocations } from "../../services/Revocations.ts"
 import { type TokenExpired, type TokenInvalid, TokenVerifier } from "../../services/TokenVerifier.ts"
-import { DenialLog } from "../core/DenialLog.ts"
 import { Refusals } from "../core/Refusals.ts"
+import { makeEndedBy } from "./endedBy.ts"
+import { HttpDenials } from "./HttpDenials.ts"
 import {
   Authorization,
   BadRequest,
@@ -48,33 +52,61 @@ export const problems = HttpApiMiddleware.layerSchemaErrorTransform(Problems, (e
 const maxReason = 200
 
 /**
+ * The request with a text that is given only to a caller who is still good when all of it has come: a body may be as late
+ * as it likes, within its time, and a token that was revoked or ran out meanwhile does nothing any more. What is read as
+ * it comes (an import) asks by itself.
+ */
+const fromStillGood = (
+  request: HttpServerRequest.HttpServerRequest,
+  check: Effect.Effect<void>
+): HttpServerRequest.HttpServerRequest => {
+  const text = Effect.tap(request.text, check)
+  // All else is the request's own, which knows how its body is read.
+  return Object.create(request, { text: { get: () => text } }) as HttpServerRequest.HttpServerRequest
+}
+
+/**
  * Refused tokens are logged, and those that look guessed are answered late, as by the gateway: each address a little later
  * each time. What is accepted never waits.
  */
-export const authorization = (settings: GatewaySettings) =>
+export const authorization = (
+  settings: GatewaySettings,
+  { clockToleranceMs }: Pick<AuthSettings, "clockToleranceMs">
+) =>
   Layer.effect(
     Authorization,
     Effect.gen(function* () {
       const { verify } = yield* TokenVerifier
+      const revocations = yield* Revocations
+      const endedBy = yield* makeEndedBy(clockToleranceMs)
       const refusals = new Refusals(settings)
-      const denials = new DenialLog(settings.maxAuthAddresses)
+      const denials = yield* HttpDenials
 
       const refuse = Effect.fnUntraced(function* ({ _tag, message, reason }: TokenInvalid | TokenExpired) {
         const request = yield* HttpServerRequest.HttpServerRequest
         const now = yield* Clock.currentTimeMillis
         const address = Option.getOrElse(request.remoteAddress, () => "unknown")
         const code = _tag === "TokenExpired" ? "token_expired" : "jwt_invalid"
-        const fields = { code, reason: reason.slice(0, maxReason), address }
-        if (denials.isWorthALine(address, `${code} ${fields.reason}`, now)) {
-          yield* Effect.logInfo("a token was refused", fields)
-        }
-        for (const { count, who } of denials.due(now)) {
-          yield* Effect.logInfo("more of it was denied than is logged", { who, count })
-        }
+        yield* denials.tell({
+          what: "a token was refused",
+          who: AuthDelay.originOf(address),
+          fields: { code, reason: reason.slice(0, maxReason) },
+          at: { address }
+        })
         // Whoever signs tokens made one that has expired: it was not guessed.
         if (_tag === "TokenInvalid") yield* Effect.sleep(refusals.delayMs(address, now))
         return yield* new Unauthorized({ detail: message })
       })
+
+      /** A body that cannot be taken any more is a defect of its reading, and says itself what to answer. */
+      const check = (claims: Claims): Effect.Effect<void> =>
+        Effect.suspend(() => {
+          const reason = endedBy(claims)()
+          if (reason !== undefined) return Effect.die(new Unauthorized({ detail: reason }))
+          return revocations.isCurrent()
+            ? Effect.void
+            : Effect.die(new Unavailable({ detail: "the store does not say which tokens were revoked" }))
+        })
 
       return Authorization.of({
         bearer: (effect, { credential }) => {
@@ -91,7 +123,13 @@ export const authorization = (settings: GatewaySettings) =>
               ),
               Effect.catchTag(["TokenInvalid", "TokenExpired"], refuse)
             ),
-            (claims) => Effect.provideService(effect, CurrentClaims, claims)
+            (claims) =>
+              effect.pipe(
+                Effect.provideService(CurrentClaims, claims),
+                Effect.updateService(HttpServerRequest.HttpServerRequest, (request) =>
+                  fromStillGood(request, check(claims))
+                )
+              )
           )
         }
       })

@@ -30,12 +30,14 @@ import type { RateLimiter } from "../../services/RateLimiter.ts"
 import type { Revocations } from "../../services/Revocations.ts"
 import type { Standing } from "../../services/Standing.ts"
 import type { TokenVerifier } from "../../services/TokenVerifier.ts"
+import * as metrics from "../core/metrics.ts"
 import { problem, withHeaders } from "./answers.ts"
 import { makeAssets } from "./assets.ts"
 import { checked, inTime } from "./bodies.ts"
 import { groups } from "./GroupsHandlers.ts"
 import { addressOf, hostOf, isEncrypted } from "./forwarded.ts"
 import { health } from "./HealthHandlers.ts"
+import * as HttpDenials from "./HttpDenials.ts"
 import { isSecure, listener, type MakeServer } from "./listener.ts"
 import { log } from "./LogHandlers.ts"
 import { OpsApi } from "./OpsApi.ts"
@@ -83,7 +85,8 @@ const api = ({
       standings,
       health
     ]),
-    Layer.provide([authorization(gateway), problems])
+    Layer.provide([authorization(gateway, auth), problems]),
+    Layer.provide(HttpDenials.layer(gateway.maxAuthAddresses))
   )
 
 const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?")[0] ?? url
@@ -320,8 +323,13 @@ export const layer = (
   | TokenVerifier
 > =>
   Layer.unwrap(
-    Effect.sync(() => {
-      const server = listener(options.settings ?? Settings.ops, options.server)
+    Effect.map(metrics.recorder, (recorder) => {
+      const dropped = recorder.counter(metrics.opsConnectionsDropped)
+      const server = listener(options.settings ?? Settings.ops, {
+        make: options.server,
+        trustProxy: options.trustProxy ?? false,
+        onDropped: () => void dropped.count++
+      })
       const encrypted = isSecure(server)
       return Layer.effect(
         Ops,

@@ -3,7 +3,6 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { HttpApiBuilder } from "effect/http-api"
-import { AccessControl } from "../../services/AccessControl.ts"
 import {
   type MeasuredSource,
   OutboxSources,
@@ -125,7 +124,7 @@ export const outboxes = HttpApiBuilder.group(
   OpsApi,
   "outboxes",
   Effect.fn(function* (handlers) {
-    const rights = makeRights(yield* AccessControl)
+    const rights = yield* makeRights
     const sources = yield* OutboxSources
 
     const changed = <A, R>(change: Effect.Effect<A, StoreUnavailable, R>) =>

@@ -21,10 +21,12 @@ const request = {
 export const ExplanationJson = Schema.Struct({
   allowed: Schema.Boolean,
   reason: Schema.String.annotate({ description: "In a sentence." }),
-  rule: Schema.NullOr(Count).annotate({ description: "The rule that decides; null: none fits." }),
+  rule: Schema.NullOr(Count).annotate({
+    description: "The rule that decides; null: none fits, or it is one that is not shown."
+  }),
   rules: Schema.Array(
     Schema.Struct({
-      n: Count.annotate({ description: "Its place in the policy, from 1." }),
+      n: Count.annotate({ description: "Its place among those that are shown, from 1." }),
       text: Schema.String.annotate({ description: "The rule in the text form." }),
       decides: Schema.Boolean,
       why: Schema.String.annotate({ description: "Why it decides, or why it does not." })
@@ -38,7 +40,11 @@ export const Policies = HttpApiGroup.make("policies")
       query: request,
       success: ExplanationJson,
       error: BadRequest
-    }).annotate(OpenApi.Description, "What the token may do, and which of its rules says so."),
+    }).annotate(
+      OpenApi.Description,
+      "What the token may do, and which of its rules says so. Rules of its roles are shown to those only who " +
+        "administrate the topic, or everything."
+    ),
     HttpApiEndpoint.post("explainText", "/policy/explain", {
       payload: Schema.Struct({
         policy: Schema.String.annotate({

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { HttpApiBuilder } from "effect/http-api"
+import type { Claims } from "../../domain/Claims.ts"
 import * as Policy from "../../domain/Policy.ts"
 import { explainAccess, type Request } from "../../domain/PolicyExplanation.ts"
 import * as PolicyFile from "../../domain/PolicyFile.ts"
@@ -11,8 +12,8 @@ import { OpsApi } from "./OpsApi.ts"
 import { BadRequest, CurrentClaims } from "./OpsContract.ts"
 import { makeRights } from "./rights.ts"
 
-const explained = (policy: Policy.Policy, { action, group, topic }: Request) => {
-  const { rule = null, ...explanation } = explainAccess(policy, { action, topic, group })
+const explained = (policy: Policy.Policy, { action, group, topic }: Request, hidden = 0) => {
+  const { rule = null, ...explanation } = explainAccess(policy, { action, topic, group }, hidden)
   return { ...explanation, rule }
 }
 
@@ -53,13 +54,21 @@ export const policies = HttpApiBuilder.group(
   "policies",
   Effect.fn(function* (handlers) {
     const access = yield* AccessControl
-    const rights = makeRights(access)
+    const rights = yield* makeRights
+
+    /** Rules of roles are the hub's, and name what there is to hide; what a token carries its bearer can read anyway. */
+    const hiddenOf = (claims: Claims, policy: Policy.Policy, topic: string): number =>
+      rights.mayAdministrate(claims, "**") || (!Topic.isOwn(topic) && rights.mayAdministrate(claims, topic))
+        ? 0
+        : Math.max(0, policy.rules.length - claims.policy.rules.length)
 
     return handlers.handleAll({
       explain: ({ query }) =>
         Effect.gen(function* () {
           yield* check(query, "query parameter")
-          return explained(access.policyOf(yield* CurrentClaims), query)
+          const claims = yield* CurrentClaims
+          const policy = access.policyOf(claims)
+          return explained(policy, query, hiddenOf(claims, policy, query.topic))
         }),
 
       explainText: ({ payload }) =>

@@ -2,7 +2,6 @@
 import * as Effect from "effect/Effect"
 import { HttpApiBuilder } from "effect/http-api"
 import * as Topic from "../../domain/Topic.ts"
-import { AccessControl } from "../../services/AccessControl.ts"
 import { EventStore } from "../../services/EventStore.ts"
 import type { GroupNotOnTopic, TopicNotFound } from "../../services/Inspector.ts"
 import { Inspector } from "../../services/Inspector.ts"
@@ -29,7 +28,7 @@ export const reads = HttpApiBuilder.group(
   OpsApi,
   "reads",
   Effect.fn(function* (handlers) {
-    const rights = makeRights(yield* AccessControl)
+    const rights = yield* makeRights
     const store = yield* EventStore
     const inspector = yield* Inspector
 

@@ -4,10 +4,12 @@
  */
 import * as Schema from "effect/Schema"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
+import { maxTokenIdLength } from "../../domain/Claims.ts"
 import {
   After,
   Authorization,
   BadRequest,
+  Conflict,
   Count,
   dryRun,
   dryRunInQuery,
@@ -25,7 +27,7 @@ const Millis = Schema.Int.check(
   Schema.isBetween({ minimum: 1e11, maximum: 8.64e15 }, { message: "Expected milliseconds since 1970" })
 )
 
-const TokenId = Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(1_000)).annotate({
+const TokenId = Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(maxTokenIdLength)).annotate({
   description: "The `jti` of one token. A token without one cannot be revoked by it."
 })
 
@@ -64,7 +66,7 @@ export const RevocationList = HttpApiGroup.make("revocations")
         expiresAt: Schema.optionalKey(
           Millis.annotate({
             description:
-              "With `tokenId`: when that token expires, in milliseconds since 1970. The revocation is forgotten then; one too early would let the token in again."
+              "With `tokenId`: when that token expires, in milliseconds since 1970, which is not over yet. The revocation is forgotten then; one too early would let the token in again."
           })
         ),
         ...dryRun,
@@ -78,7 +80,7 @@ export const RevocationList = HttpApiGroup.make("revocations")
         }),
         self: Schema.Boolean.annotate({ description: "The caller's own token is among those." })
       }).annotate({ identifier: "Revoked" }),
-      error: [BadRequest, Forbidden, Unavailable]
+      error: [BadRequest, Forbidden, Conflict, Unavailable]
     }).annotate(
       OpenApi.Description,
       "Refuses tokens from now on: one by its `tokenId`; those of a `sub`, issued until now or before a time; or all that were issued before a time. Connections that have one are closed with 4102, at every hub of the store."

@@ -3,12 +3,11 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { concerns, type Entry, type Revocation } from "../../domain/Revocation.ts"
-import { AccessControl } from "../../services/AccessControl.ts"
 import { Gateway } from "../../services/Gateway.ts"
 import { Revocations } from "../../services/Revocations.ts"
 import { audited } from "./audit.ts"
 import { OpsApi } from "./OpsApi.ts"
-import { BadRequest, defaultLimit, NotFound, unavailable } from "./OpsContract.ts"
+import { BadRequest, Conflict, defaultLimit, NotFound, unavailable } from "./OpsContract.ts"
 import { makeRights } from "./rights.ts"
 
 /** How far a time may lie ahead of the hub's clock: a revocation of what is not issued yet would refuse everybody. */
@@ -33,6 +32,11 @@ const meant = (
 ): Effect.Effect<Revocation, BadRequest> => {
   if (issuedBefore !== undefined && issuedBefore > now + maxAheadMs) {
     return refuse("body field 'issuedBefore': it is later than now, and would refuse tokens to come")
+  }
+  if (tokenId !== undefined && expiresAt !== undefined && expiresAt <= now) {
+    return refuse(
+      "body field 'expiresAt': it is over, and the revocation would be forgotten at once; leave it out to be sure"
+    )
   }
   if (tokenId !== undefined) {
     return sub === undefined && issuedBefore === undefined
@@ -74,7 +78,7 @@ export const revocations = HttpApiBuilder.group(
   OpsApi,
   "revocations",
   Effect.fn(function* (handlers) {
-    const rights = makeRights(yield* AccessControl)
+    const rights = yield* makeRights
     const revocations = yield* Revocations
     const gateway = yield* Gateway
 
@@ -106,7 +110,8 @@ export const revocations = HttpApiBuilder.group(
               fields: { ...loggedOf(what), expiresAt: wanted.expiresAt },
               outcome: ({ id }) => ({ id, connections })
             }),
-            unavailable
+            (error) =>
+              error._tag === "TooManyRevocations" ? new Conflict({ detail: error.message }) : unavailable()
           )
           return { id, dryRun, connections, self }
         }),

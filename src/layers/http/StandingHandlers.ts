@@ -1,7 +1,6 @@
 /** The endpoints of StandingApi, over Standing and the Gateway. */
 import * as Effect from "effect/Effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { AccessControl } from "../../services/AccessControl.ts"
 import { type ConnectionInfo, Gateway } from "../../services/Gateway.ts"
 import { Standing } from "../../services/Standing.ts"
 import { OpsApi } from "./OpsApi.ts"
@@ -49,7 +48,7 @@ export const standings = HttpApiBuilder.group(
   OpsApi,
   "standings",
   Effect.fn(function* (handlers) {
-    const rights = makeRights(yield* AccessControl)
+    const rights = yield* makeRights
     const standing = yield* Standing
     const gateway = yield* Gateway
 

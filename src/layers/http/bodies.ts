@@ -50,16 +50,6 @@ const refuse = (detail: string) => Effect.die(new BadRequest({ detail }))
 const isPacked = ({ headers }: Request): boolean =>
   !["", "identity"].includes(headers["content-encoding"]?.trim().toLowerCase() ?? "")
 
-/** Short texts cannot be deep. What is no JSON is for others to find out. */
-const isTooDeep = (text: string, maxDepth: number): boolean => {
-  if (text.length <= 2 * maxDepth) return false
-  try {
-    return Json.isDeeper(JSON.parse(text), maxDepth)
-  } catch {
-    return false
-  }
-}
-
 /** The request with a text that can be gone through; what has none is refused when somebody asks for it. */
 export const checked = (request: Request, maxDepth: number): Request => {
   if (isPacked(request)) {
@@ -74,7 +64,7 @@ export const checked = (request: Request, maxDepth: number): Request => {
     } catch {
       return refuse("the body is not UTF-8")
     }
-    return isTooDeep(text, maxDepth)
+    return Json.isTextDeeper(text, maxDepth)
       ? refuse(`the body has more than ${maxDepth} objects and arrays within each other`)
       : Effect.succeed(text)
   })

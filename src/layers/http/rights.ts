@@ -2,16 +2,15 @@
  * What a caller of the ops HTTP API may look at and change. Decided before anything is looked up: whoever has no right
  * to a name does not learn whether there is something behind it.
  */
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { Claims } from "../../domain/Claims.ts"
 import { deadLetterTopic } from "../../domain/DeadLetter.ts"
 import * as Policy from "../../domain/Policy.ts"
 import * as Topic from "../../domain/Topic.ts"
-import type { AccessControl } from "../../services/AccessControl.ts"
+import { AccessControl } from "../../services/AccessControl.ts"
 import type { GroupInfo } from "../../services/GroupAdmin.ts"
-import { DenialLog } from "../core/DenialLog.ts"
+import { HttpDenials } from "./HttpDenials.ts"
 import { BadRequest, CurrentClaims, Forbidden } from "./OpsContract.ts"
 
 /** Every topic but the hub's own. */
@@ -23,7 +22,7 @@ const isAllowed = (decision: Policy.Decision): boolean => decision._tag === "All
 const firstDenied = ([first, ...more]: readonly [Policy.Decision, ...Array<Policy.Decision>]) =>
   isAllowed(first) ? (more.find((decision) => !isAllowed(decision)) ?? first) : first
 
-export const makeRights = (access: AccessControl["Service"]) => {
+const rightsOf = (access: AccessControl["Service"], denials: HttpDenials["Service"]) => {
   const read = (claims: Claims, topic: string, group?: string): Policy.Decision =>
     access.decide(claims, { action: "subscribe", topic, group })
 
@@ -55,24 +54,16 @@ export const makeRights = (access: AccessControl["Service"]) => {
       onSuccess: () => Effect.void
     })
 
-  const denials = new DenialLog()
-
   /** The answer says no more than what was asked for; the log says which rule denies it. */
   const forbid = (
     { sub }: Claims,
     detail: string,
     decision?: Policy.Decision
   ): Effect.Effect<never, Forbidden> =>
-    Effect.gen(function* () {
-      const now = yield* Clock.currentTimeMillis
-      for (const { count, who } of denials.due(now)) {
-        yield* Effect.logInfo("more of it was denied over HTTP than is logged", { who, count })
-      }
-      if (denials.isWorthALine(sub, detail, now)) {
-        const rule = decision?.rule === undefined ? "none allows it" : Policy.formatRule(decision.rule)
-        yield* Effect.logInfo("forbidden over HTTP", { sub, detail, rule })
-      }
-      return yield* new Forbidden({ detail })
+    Effect.suspend(() => {
+      const rule = decision?.rule === undefined ? "none allows it" : Policy.formatRule(decision.rule)
+      const denied = { what: "forbidden over HTTP", who: sub, kind: detail, fields: { sub, detail, rule } }
+      return Effect.andThen(denials.tell(denied), new Forbidden({ detail }))
     })
 
   const permit = (
@@ -146,3 +137,7 @@ export const makeRights = (access: AccessControl["Service"]) => {
       }, `no right to administrate every topic of group '${group}'`)
   }
 }
+
+export const makeRights = Effect.gen(function* () {
+  return rightsOf(yield* AccessControl, yield* HttpDenials)
+})

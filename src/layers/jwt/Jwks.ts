@@ -72,7 +72,9 @@ export const make = Effect.fnUntraced(function* ({ onRequest, settings, url }: O
   const { cooldownMs, freshMs, maxBytes, staleMs, timeoutMs } = settings ?? Settings.jwks
   const clock = yield* Clock.Clock
   const fork = yield* FiberSet.makeRuntime()
-  const now = () => clock.currentTimeMillisUnsafe()
+  // The clock that nobody sets: by the other one, keys could be fresh for as long as it is wrong.
+  const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  const inWords = (at: number) => new Date(clock.currentTimeMillisUnsafe() + at - now()).toISOString()
   const shown = `${url.origin}${url.pathname}`
 
   let known: { readonly set: KeySet.KeySet; readonly at: number } | undefined
@@ -107,7 +109,7 @@ export const make = Effect.fnUntraced(function* ({ onRequest, settings, url }: O
         why: `it ${reason}`,
         ...(known === undefined
           ? { known: 0 }
-          : { known: known.set.size, until: new Date(known.at + staleMs).toISOString() })
+          : { known: known.set.size, until: inWords(known.at + staleMs) })
       })
     })
 

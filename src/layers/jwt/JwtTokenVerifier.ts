@@ -42,16 +42,19 @@ const invalid = (reason: string) => Effect.fail(new TokenInvalid({ reason }))
 const orInvalid = <A>(read: Result.Result<A, string>): Effect.Effect<A, TokenInvalid> =>
   Effect.fromResult(Result.mapError(read, (reason) => new TokenInvalid({ reason })))
 
-/** The signature is good, so it is the issuer who has to know what is wrong, and nobody else can fill the log. */
+/** The signature is good, so it is the issuer who has to know what is wrong. */
 const claimsOf = (payload: JsonObject): Effect.Effect<Claims, TokenInvalid> =>
   Effect.fromResult(parseClaims(payload)).pipe(
-    Effect.tapError((error) =>
-      Effect.logWarning("a token was refused").pipe(
-        Effect.annotateLogs({ sub: String(payload["sub"]).slice(0, 256), why: error.message })
-      )
-    ),
-    Effect.mapError((error) => new TokenInvalid({ reason: error.message }))
+    Effect.mapError(
+      ({ message }) => new TokenInvalid({ reason: message, sub: String(payload["sub"]).slice(0, 256) })
+    )
   )
+
+/** What a token is refused for when it is old ends also what was begun with it when it was not. */
+const endingWithAge = (claims: Claims, { maxTokenAgeMs }: Settings.AuthSettings): Claims =>
+  claims.issuedAt === undefined || maxTokenAgeMs === undefined
+    ? claims
+    : { ...claims, expiresAt: Math.min(claims.expiresAt, claims.issuedAt + maxTokenAgeMs) }
 
 const make = Effect.fnUntraced(function* (keys: Keys.Keys, expectations: Expectations) {
   const clock = yield* Clock.Clock
@@ -76,7 +79,7 @@ const make = Effect.fnUntraced(function* (keys: Keys.Keys, expectations: Expecta
     const [problem] = claimProblems(said, expected, clock.currentTimeMillisUnsafe())
     if (problem?.isTime === true) return yield* new TokenExpired({ reason: problem.reason })
     if (problem !== undefined) return yield* invalid(problem.reason)
-    return yield* claimsOf(said)
+    return endingWithAge(yield* claimsOf(said), settings)
   })
 
   return TokenVerifier.of({ verify })

@@ -78,6 +78,8 @@ const usable = (key: JsonObject): Result.Result<JWK, string> => {
     const value = text(key[member])
     if (value !== undefined) jwk[member] = value
   }
+  // RFC 9864, section 2.2: EdDSA by a key of this curve and Ed25519 are one algorithm with two names.
+  if (kty === "OKP") delete jwk.alg
   try {
     const { asymmetricKeyDetails: details } = createPublicKey({ key: { ...jwk }, format: "jwk" })
     if (kty === "RSA") {

@@ -74,7 +74,7 @@ export const claimProblems = (
 
   if (isTime(nbf) && nbf * 1000 > now + tolerance) untimely("it is not valid yet")
   if (isTime(exp) && exp * 1000 <= now - tolerance) untimely("it has expired")
-  if (isTime(iat) && maxTokenAgeMs !== undefined && iat * 1000 < now - tolerance - maxTokenAgeMs) {
+  if (isTime(iat) && maxTokenAgeMs !== undefined && iat * 1000 + maxTokenAgeMs <= now - tolerance) {
     untimely("it was issued too long ago ('iat')")
   }
   return problems

@@ -7,7 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { Entry } from "../../domain/Revocation.ts"
+import { type Entry, isEntry } from "../../domain/Revocation.ts"
 import { Ids } from "../../services/Ids.ts"
 import { RevocationStore } from "../../services/RevocationStore.ts"
 import { isDuplicateKey, upsert } from "./attempts.ts"
@@ -24,13 +24,33 @@ const changesId = "revocations"
 
 const documentOf = ({ id, ...entry }: Entry): RevocationDocument => ({ _id: id, ...entry })
 
-const entryOf = ({ _id, ...entry }: RevocationDocument): Entry => ({ id: _id, ...entry })
+/** Of documents that cannot be read, those that were told of. */
+const maxTold = 1_000
 
 const make = Effect.gen(function* () {
   const { db, now, use } = yield* MongoDatabase
   const ids = yield* Ids
   const revocations = collection(db, "revocations")
   const changes = collection(db, "revocation_changes")
+
+  const told = new Set<string>()
+
+  /** One that somebody else wrote, or broke, must not stand in the way of the others. */
+  const entriesOf = Effect.fnUntraced(function* (documents: ReadonlyArray<RevocationDocument>) {
+    const entries: Array<Entry> = []
+    for (const { _id, ...rest } of documents) {
+      const entry: unknown = { id: _id, ...rest }
+      if (isEntry(entry)) entries.push(entry)
+      else if (told.size < maxTold && !told.has(String(_id))) {
+        told.add(String(_id))
+        yield* Effect.logError("a revocation cannot be read, and what it revoked is not refused", {
+          collection: "revocations",
+          id: String(_id)
+        })
+      }
+    }
+    return entries
+  })
 
   /** A change, between its mark and a version that nobody has seen. */
   const marked = async <A>(change: () => Promise<A>): Promise<A> => {
@@ -43,7 +63,9 @@ const make = Effect.gen(function* () {
       )
     )
     const answer = await change()
-    await changes.updateOne({ _id: changesId }, { $pull: { marks: { mark } }, $set: { version: ids.next() } })
+    await upsert(() =>
+      changes.updateOne({ _id: changesId }, { $pull: { marks: { mark } }, $set: { version: ids.next() } })
+    )
     return answer
   }
 
@@ -61,7 +83,7 @@ const make = Effect.gen(function* () {
 
     remove: (id) =>
       use("RevocationStore.remove", () =>
-        marked(async () => (await revocations.deleteOne({ _id: id })).deletedCount > 0)
+        marked(async () => (await upsert(() => revocations.deleteOne({ _id: id }))).deletedCount > 0)
       ),
 
     list: ({ after, limit = defaultLimit } = {}) =>
@@ -71,9 +93,9 @@ const make = Effect.gen(function* () {
           .sort({ _id: 1 })
           .limit(limit + 1)
           .toArray()
-        const items = found.slice(0, limit).map(entryOf)
-        return { items, next: found.length > limit ? items.at(-1)?.id : undefined }
-      }),
+        const page = found.slice(0, limit)
+        return { page, next: found.length > limit ? page.at(-1)?._id : undefined }
+      }).pipe(Effect.flatMap(({ next, page }) => Effect.map(entriesOf(page), (items) => ({ items, next })))),
 
     version: use("RevocationStore.version", async () => {
       const found = await changes.findOne({ _id: changesId })
@@ -81,9 +103,11 @@ const make = Effect.gen(function* () {
       if (marks.length === 0) return version
       const before = now() - markMs
       if (marks.some(({ at }) => at < before)) {
-        await changes.updateOne(
-          { _id: changesId },
-          { $pull: { marks: { at: { $lt: before } } }, $set: { version: ids.next() } }
+        await upsert(() =>
+          changes.updateOne(
+            { _id: changesId },
+            { $pull: { marks: { at: { $lt: before } } }, $set: { version: ids.next() } }
+          )
         )
       }
       return ids.next()
@@ -92,9 +116,12 @@ const make = Effect.gen(function* () {
     // What is pruned refuses nothing that is not refused anyway: nobody has to hear of it at once.
     prune: (before) =>
       use("RevocationStore.prune", async () => {
-        const { deletedCount } = await revocations.deleteMany({ until: { $lt: before } })
+        // A hub whose clock is ahead must not let tokens in again: the server's has to have passed it, too.
+        const { deletedCount } = await revocations.deleteMany({ until: { $lt: Math.min(before, now()) } })
         if (deletedCount > 0) {
-          await changes.updateOne({ _id: changesId }, { $set: { version: ids.next() } }, { upsert: true })
+          await upsert(() =>
+            changes.updateOne({ _id: changesId }, { $set: { version: ids.next() } }, { upsert: true })
+          )
         }
         return deletedCount
       })

@@ -16,10 +16,12 @@ import type { Ref } from "../../protocol/Messages.ts"
 import type { AppendOutcome } from "../../services/Appender.ts"
 import type { Appended } from "../../services/EventStore.ts"
 import type { ConnectionInfo } from "../../services/Gateway.ts"
+import { TokenInvalid, VerifierUnavailable } from "../../services/TokenVerifier.ts"
 import * as metrics from "../core/metrics.ts"
 import type { GatewayContext } from "./GatewayContext.ts"
 import { place, type Place } from "./Intake.ts"
 import { Outbound } from "./Outbound.ts"
+import type { Stranger } from "./Strangers.ts"
 import { Subscriptions } from "./Subscriptions.ts"
 
 /** A frame as it came. */
@@ -51,6 +53,7 @@ export class Connection {
   readonly address: string
   readonly #context: GatewayContext
   readonly #ws: WebSocket
+  readonly #socket: Duplex
   readonly #out: Outbound
   readonly #subscriptions: Subscriptions
   /** What came and is not looked at yet: frames, and messages of the frame that is; what is to be done about these. */
@@ -66,6 +69,8 @@ export class Connection {
   #pending = 0
   #session: Session.Session
   #isReading = true
+  /** What it has sent is counted until it is known; nothing: it is. */
+  #stranger: Stranger | undefined
 
   readonly #onClosed: (connection: Connection) => void
 
@@ -75,6 +80,7 @@ export class Connection {
     this.#context = context
     this.#onClosed = onClosed
     this.#ws = ws
+    this.#socket = socket
     const framing = ws.protocol === "" ? "single" : "array"
     this.#out = new Outbound(ws, socket, framing, context.limits.maxOutboundBytes)
     this.#session = Session.open(this.id, context.now(), context.settings, framing === "single")
@@ -90,6 +96,8 @@ export class Connection {
       tooSlow: () => this.close(CloseCode.slowConsumer, "the client reads too slowly")
     })
     this.#place = place(() => this.#work())
+    this.#stranger = context.strangers.join()
+    socket.on("data", this.#heard)
     ws.on("message", (data, isBinary) => this.#receive(data as Buffer, isBinary))
     ws.on("pong", () => this.#step({ _tag: "Pong" }))
     // What went wrong is in the close code; without a listener it would end the process.
@@ -177,6 +185,20 @@ export class Connection {
     this.#ws.terminate()
   }
 
+  readonly #heard = (bytes: Buffer): void => {
+    if (this.#stranger === undefined || this.#stranger.heard(bytes.length)) return
+    // Whoever goes on behind the close is not read to its end.
+    if (this.#session.phase === "closed") this.terminate()
+    else this.close(CloseCode.overloaded, "too much came without an AUTH that is accepted")
+  }
+
+  /** It said who it is, or it is over: what it sent is no stranger's any more. */
+  #noStranger(): void {
+    this.#stranger?.leave()
+    this.#stranger = undefined
+    this.#socket.off("data", this.#heard)
+  }
+
   #receive(data: Buffer, isBinary: boolean): void {
     if (this.#session.phase === "closed") return
     this.#frames.push({ data, isBinary, at: this.#context.seconds() })
@@ -194,6 +216,7 @@ export class Connection {
   #closed(code: number): void {
     this.#context.recorder.add(metrics.connectionsClosed, 1, metrics.closeLabels(code))
     this.#over()
+    this.#noStranger()
     this.#onClosed(this)
   }
 
@@ -231,9 +254,14 @@ export class Connection {
   // --- carrying out ------------------------------------------------------------------------------------------
 
   #step(input: Session.Input): void {
-    const { actions, session } = Session.step(this.#session, input, this.#context)
-    this.#session = session
-    this.#actions.push(...actions)
+    try {
+      const { actions, session } = Session.step(this.#session, input, this.#context)
+      this.#session = session
+      if (this.#stranger !== undefined && session.phase === "ready") this.#noStranger()
+      this.#actions.push(...actions)
+    } catch (error) {
+      return this.#broke(error)
+    }
     this.#work()
   }
 
@@ -316,6 +344,8 @@ export class Connection {
         return this.#subscriptions.subscribe(action.key, action.subscription, action.message)
       case "Unsubscribe":
         return this.#subscriptions.unsubscribe(action.key, action.message)
+      case "Revoke":
+        return this.#subscriptions.revoke(action.ends)
       case "Settle":
         return this.#subscriptions.settle(action.message)
       case "Ping":
@@ -341,21 +371,43 @@ export class Connection {
   #verify(token: string): void {
     const now = this.#context.now
     this.#context.fork(
-      Effect.match(this.#context.verifier.verify(token), {
-        onSuccess: (claims): Session.Input => ({ _tag: "Verified", claims, now: now() }),
-        onFailure: (error): Session.Input => ({
-          _tag: "Refused",
-          code:
-            error._tag === "TokenExpired"
-              ? "token_expired"
-              : error._tag === "TokenInvalid"
-                ? "jwt_invalid"
-                : "unavailable",
-          reason: error.message,
-          now: now()
-        })
-      }).pipe(Effect.map((input) => this.#step(input)))
+      this.#context.verifier.verify(token).pipe(
+        // Nothing else of the connection is looked at meanwhile: not for ever.
+        Effect.timeoutOrElse({
+          duration: this.#context.settings.authTimeoutMs,
+          orElse: () => Effect.fail(new VerifierUnavailable({ reason: "it takes too long" }))
+        }),
+        // A bug in a verifier: nobody waits for an answer that will not come.
+        Effect.catchDefect((defect) =>
+          Effect.andThen(
+            Effect.logError("a token could not be verified", Cause.die(defect)),
+            Effect.fail(new VerifierUnavailable({ reason: "it failed" }))
+          )
+        ),
+        Effect.match({
+          onSuccess: (claims): Session.Input => ({ _tag: "Verified", claims, now: now() }),
+          onFailure: (error): Session.Input => ({
+            _tag: "Refused",
+            code:
+              error._tag === "TokenExpired"
+                ? "token_expired"
+                : error._tag === "TokenInvalid"
+                  ? "jwt_invalid"
+                  : "unavailable",
+            reason: error.message,
+            now: now()
+          })
+        }),
+        Effect.map((input) => this.#step(this.#unlessRevoked(input)))
+      )
     )
+  }
+
+  /** A token may be revoked between its verification and now: whoever was told of it did not find it here. */
+  #unlessRevoked(input: Session.Input): Session.Input {
+    if (input._tag !== "Verified" || !this.#context.isRevoked(input.claims)) return input
+    const { message } = new TokenInvalid({ reason: "it was revoked" })
+    return { _tag: "Refused", code: "jwt_invalid", reason: message, now: input.now }
   }
 
   #wait(ms: number): void {

@@ -3,6 +3,7 @@
  */
 import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import type { Claims } from "../../domain/Claims.ts"
 import type * as Session from "../../domain/Session.ts"
 import type { AccessControl } from "../../services/AccessControl.ts"
 import type { Appender } from "../../services/Appender.ts"
@@ -12,6 +13,7 @@ import type { LiveFeed } from "../../services/LiveFeed.ts"
 import type { TokenVerifier } from "../../services/TokenVerifier.ts"
 import type * as metrics from "../core/metrics.ts"
 import type { Intake } from "./Intake.ts"
+import type { Strangers } from "./Strangers.ts"
 
 export interface GatewayContext extends Session.SessionContext {
   readonly verifier: TokenVerifier["Service"]
@@ -20,6 +22,7 @@ export interface GatewayContext extends Session.SessionContext {
   readonly feed: LiveFeed["Service"]
   readonly groups: GroupDelivery["Service"]
   readonly intake: Intake
+  readonly strangers: Strangers
   readonly defaultCredit: number
   readonly recorder: metrics.Recorder
   /** How long publishes take. */
@@ -30,6 +33,8 @@ export interface GatewayContext extends Session.SessionContext {
   readonly seconds: () => number
   readonly now: () => number
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+  /** A token may be revoked between its verification and what comes of it. */
+  readonly isRevoked: (claims: Claims) => boolean
   /** A message was forbidden. */
   readonly denied: (denial: Session.Denial, sub: string) => void
 }

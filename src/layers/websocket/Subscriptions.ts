@@ -13,6 +13,7 @@ import type { ErrorCode } from "../../protocol/Codes.ts"
 import type { Decoded } from "../../protocol/Decode.ts"
 import type {
   Ack,
+  End,
   EndReason,
   Extend,
   Gap,
@@ -342,22 +343,48 @@ export class Subscriptions {
   }
 
   /** Nothing of the subscription is sent from here on; the answer comes when its goodbye is durable. */
-  unsubscribe(key: Session.SubscriptionKey, message: Unsubscribe | undefined): void {
+  unsubscribe(key: Session.SubscriptionKey, { ref }: Unsubscribe): void {
     const running = this.#running.get(key)
-    if (running === undefined) return this.#host.ok(message?.ref)
+    if (running === undefined) return this.#host.ok(ref)
     this.#running.delete(key)
-    // Nothing that a client sends comes before it stands; but its right may be lost before.
-    if (this.#starting.delete(running)) {
-      this.#host.err(running.ref, "forbidden", "the right to it was lost before it stood")
-    }
     this.#pending++
     this.#host.context.fork(
       Effect.map(this.#leave(running), (left) => {
         this.#pending--
-        if (left) this.#host.ok(message?.ref)
-        else this.#host.err(message?.ref, "unavailable", "the store is not available")
+        if (left) this.#host.ok(ref)
+        else this.#host.err(ref, "unavailable", "the store is not available")
       })
     )
+  }
+
+  /**
+   * The right to them is lost. What never stood has no end: its request is refused, and that is all. All of them are over
+   * before the first says goodbye: what that one's group gets back must not go to another of them.
+   */
+  revoke(ends: ReadonlyMap<Session.SubscriptionKey, End>): void {
+    const over: Array<Running> = []
+    for (const [key, end] of ends) {
+      const running = this.#running.get(key)
+      this.#running.delete(key)
+      if (running !== undefined) {
+        running.isOver = true
+        over.push(running)
+      }
+      if (running !== undefined && this.#starting.delete(running)) {
+        this.#host.err(running.ref, "forbidden", "the right to it was lost before it stood")
+      } else {
+        this.#host.context.recorder.add(metrics.subscriptionsEnded, 1, { reason: end.reason })
+        this.#host.send(end)
+      }
+    }
+    for (const running of over) {
+      this.#pending++
+      this.#host.context.fork(
+        Effect.map(this.#leave(running), () => {
+          this.#pending--
+        })
+      )
+    }
   }
 
   /** Says goodbye: what a member has is free, and the attempts do not count. False: it could not be stored. */

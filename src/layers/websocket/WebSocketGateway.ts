@@ -10,6 +10,7 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { WebSocketServer } from "ws"
+import * as AuthDelay from "../../domain/AuthDelay.ts"
 import type { Claims } from "../../domain/Claims.ts"
 import * as Forwarded from "../../domain/Forwarded.ts"
 import * as Quota from "../../domain/Quota.ts"
@@ -26,7 +27,8 @@ import { RateLimiter } from "../../services/RateLimiter.ts"
 import { Revocations } from "../../services/Revocations.ts"
 import type { StoreUnavailable } from "../../services/StoreUnavailable.ts"
 import { TokenVerifier } from "../../services/TokenVerifier.ts"
-import { DenialLog } from "../core/DenialLog.ts"
+import * as denialLogging from "../core/denialLogging.ts"
+import { goOn } from "../core/goOn.ts"
 import * as metrics from "../core/metrics.ts"
 import { Refusals } from "../core/Refusals.ts"
 import { Connection } from "./Connection.ts"
@@ -34,6 +36,7 @@ import type { GatewayContext } from "./GatewayContext.ts"
 import { Intake } from "./Intake.ts"
 import { listen, type MakeServer, refuse } from "./listen.ts"
 import { mayConnect } from "./origin.ts"
+import { bytesBesideToken, Strangers } from "./Strangers.ts"
 
 export interface Options {
   readonly host: string
@@ -123,6 +126,11 @@ const make = Effect.fnUntraced(function* (options: Options) {
     onPause: () => recorder.add(metrics.intakePauses, 1)
   })
 
+  const strangers = new Strangers({
+    bytesOfEach: auth.maxTokenBytes + bytesBesideToken,
+    bytesOfAll: settings.maxAnonymousBytes
+  })
+
   /** What a connection may send is put together once for each token. */
   const spendings = (connection: string) => {
     let known: { readonly claims: Claims; readonly account: Quota.Account } | undefined
@@ -142,18 +150,14 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   const now = () => clock.currentTimeMillisUnsafe()
   const refusals = new Refusals(settings)
-  const denials = new DenialLog(settings.maxAuthAddresses)
+  const denials = yield* denialLogging.make({
+    leftOut: "more of it was denied than is logged",
+    maxEntries: settings.maxAuthAddresses
+  })
 
-  /** One line, and no more of the same; where it happened is no part of what it is. */
-  const tell = (what: string, who: string, fields: Fields, at: Fields = {}): void => {
-    if (!denials.isWorthALine(who, `${what} ${Object.values(fields).join(" ")}`, now())) return
-    fork(Effect.logInfo(what, { ...fields, ...at }))
-  }
-
-  const tellLeftOut = (until: number): void => {
-    for (const { count, who } of denials.due(until)) {
-      fork(Effect.logInfo("more of it was denied than is logged", { who, count }))
-    }
+  const tell = (denied: denialLogging.Denied): void => {
+    const line = denials.line(denied)
+    if (line !== undefined) fork(line)
   }
 
   const contextFor = (id: string, address: string, spendingsOf = spendings(id)): GatewayContext => ({
@@ -164,6 +168,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
     history,
     decide: access.decide,
     decideSubscription: access.decideSubscription,
+    decideAdministration: access.decideAdministration,
     spend: (claims, cost) => {
       const limited = rateLimiter.take(spendingsOf(claims, cost))
       if (limited !== undefined) count(limited.kind)
@@ -175,15 +180,22 @@ const make = Effect.fnUntraced(function* (options: Options) {
       return limited
     },
     delayOf: (code, reason) => {
-      const fields = { code, reason: reason.slice(0, maxReason), address }
-      tell("a token was refused", address, fields, { connection: id })
+      tell({
+        what: "a token was refused",
+        who: AuthDelay.originOf(address),
+        fields: { code, reason: reason.slice(0, maxReason) },
+        at: { address, connection: id }
+      })
       // Whoever signs tokens made this one: it was not guessed.
       return code === "token_expired" ? 0 : refusals.delayMs(address, now())
     },
+    isRevoked: revocations.isRevoked,
     denied: ({ action, group, rule, topic }, sub) => {
-      tell("forbidden", sub, { sub, action, topic, group, rule }, { connection: id, address })
+      const fields = { sub, action, topic, group, rule }
+      tell({ what: "forbidden", who: sub, fields, at: { connection: id, address } })
     },
     intake,
+    strangers,
     makeId: ids.next,
     verifier,
     access,
@@ -230,7 +242,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
     const address = addressOf(request, trustProxy)
     const turnAway = (reason: metrics.Refused, status: string, why: string, fields?: Fields): void => {
       recorder.add(metrics.connectionsRefused, 1, { reason })
-      if (fields !== undefined) tell("a connection was refused", address, { reason, address, ...fields })
+      if (fields !== undefined) {
+        const who = AuthDelay.originOf(address)
+        tell({ what: "a connection was refused", who, fields: { reason, ...fields }, at: { address } })
+      }
       refuse(socket, status, why)
     }
     if (draining) return turnAway("draining", "503 Service Unavailable", "The hub is stopping.\n")
@@ -289,17 +304,16 @@ const make = Effect.fnUntraced(function* (options: Options) {
       Effect.sync(() => {
         const at = now()
         for (const connection of connections) connection.tick(at)
-        // A token may be revoked between its verification and what comes of it.
         closeRevoked()
-        tellLeftOut(at)
       })
     ),
+    goOn("looking after connections"),
     Effect.forever,
     Effect.forkScoped
   )
 
   yield* revocations.changes.pipe(
-    Stream.runForEach(() => Effect.sync(closeRevoked)),
+    Stream.runForEach(() => goOn("closing what was revoked")(Effect.sync(closeRevoked))),
     Effect.forkScoped
   )
 
@@ -307,11 +321,15 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const decideAgain = Effect.callback<void>((resume) => {
     const all = connections.values()
     const decideOnSome = (): void => {
-      for (let decided = 0; decided < decisionsAtOnce;) {
-        const { done, value: connection } = all.next()
-        if (done === true) return resume(Effect.void)
-        connection.policyChanged()
-        decided += 1 + connection.subscriptions
+      try {
+        for (let decided = 0; decided < decisionsAtOnce;) {
+          const { done, value: connection } = all.next()
+          if (done === true) return resume(Effect.void)
+          connection.policyChanged()
+          decided += 1 + connection.subscriptions
+        }
+      } catch (error) {
+        return resume(Effect.die(error))
       }
       setImmediate(decideOnSome)
     }
@@ -319,7 +337,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
   })
 
   yield* access.changes.pipe(
-    Stream.runForEach(() => decideAgain),
+    Stream.runForEach(() => goOn("deciding again")(decideAgain)),
     Effect.forkScoped
   )
 
@@ -359,12 +377,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
     })
   })
 
-  yield* Effect.addFinalizer(() =>
-    Effect.andThen(
-      drain,
-      Effect.sync(() => tellLeftOut(Infinity))
-    )
-  )
+  yield* Effect.addFinalizer(() => drain)
 
   return Gateway.of({
     url: `${options.isSecure === true ? "wss" : "ws"}://${host}:${port}`,

@@ -182,8 +182,9 @@ const drain: Scenario = {
         first.map(({ told }) => told),
         [0, 300, 600]
       )
-      // Clocks of browsers are coarse.
-      for (const { told, waited = 0 } of first) holds(`${waited} is not before ${told}`, waited > told - 5)
+      // Clocks of browsers are coarse, and timers count from the beginning of their turn, which may be a while ago. Still
+      // in its own slot, and not in the one before.
+      for (const { told, waited = 0 } of first) holds(`${waited} is not before ${told}`, waited > told - 100)
       await setting.control.start()
       await clients[2]!.client.publish("drain.a", 2)
       await until("all go on", () => clients.every(({ seen }) => seen.length >= 2))

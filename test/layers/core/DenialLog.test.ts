@@ -17,6 +17,16 @@ describe("what was denied", () => {
     expect(log.isWorthALine("ann", "a", 9 * minute)).toBe(true)
   })
 
+  it("is a line again after the clock was set back, and nothing that was left out is lost", () => {
+    const log = new DenialLog()
+    const later = 9 * minute
+    for (let i = 0; i < 1_200; i++) log.isWorthALine(`${i % 120}`, `${i}`, later)
+    expect(log.isWorthALine("ann", "a", later)).toBe(false)
+    expect(log.due(later - 1).reduce((sum, { count }) => sum + count, 0)).toBe(201)
+    expect(log.isWorthALine("ann", "a", later - 1)).toBe(true)
+    expect(log.due(later + minute)).toEqual([])
+  })
+
   it("of one has ten lines, of all a thousand, and all of it is told in the end", () => {
     const denied = fc.record({
       who: fc.nat(200),

@@ -102,6 +102,41 @@ describe("PolicyAccessControl", () => {
     }
   })
 
+  test("never takes one request for another, whatever they are called", ({ decide }) => {
+    const own = claims(Result.getOrThrow(Policy.parsePolicy("deny subscribe a group *\nallow subscribe **")))
+    const ask = (topic: string, group?: string) => decide(own, { action: "subscribe", topic, group })._tag
+    for (let round = 0; round < 2; round++) {
+      expect(ask("a")).toBe("Allowed")
+      expect(ask("a", "")).toBe("Denied")
+      expect(ask("a", "g")).toBe("Denied")
+      expect(ask("a g")).toBe("Denied")
+      expect(ask("b", "g")).toBe("Allowed")
+    }
+  })
+
+  test("remembers what was delivered lately, few names to publish to, and none that is denied", ({
+    decide
+  }) => {
+    const own = scopes("*:a.*")
+    const isRemembered = (action: "publish" | "subscribe", topic: string) => {
+      const [first, second] = [decide(own, { action, topic }), decide(own, { action, topic })]
+      return first === second
+    }
+    expect(isRemembered("subscribe", "a.x")).toBe(true)
+    expect(isRemembered("publish", "a.x")).toBe(true)
+    // A decision that nothing decided is the same for all.
+    const denying = claims(Result.getOrThrow(Policy.parsePolicy("deny publish b.*\nallow publish **")))
+    const denied = () => decide(denying, { action: "publish", topic: "b.x" })
+    expect(denied()).not.toBe(denied())
+    const first = decide(own, { action: "subscribe", topic: "a.x" })
+    const published = decide(own, { action: "publish", topic: "a.x" })
+    for (let i = 0; i < 32; i++) decide(own, { action: "publish", topic: `a.${i}` })
+    expect(decide(own, { action: "publish", topic: "a.x" })).not.toBe(published)
+    expect(decide(own, { action: "subscribe", topic: "a.x" })).toBe(first)
+    for (let i = 0; i < 256; i++) decide(own, { action: "subscribe", topic: `a.${i}` })
+    expect(decide(own, { action: "subscribe", topic: "a.x" })).not.toBe(first)
+  })
+
   test("takes the right to a dead letter and to its original", ({ decide, decideSubscription }) => {
     const letter = { action: "subscribe", topic: "$dead.g.a.x" } as const
     expect(decide(scopes("subscribe:**"), letter)._tag).toBe("Denied")
@@ -193,6 +228,29 @@ describe("roles", () => {
       expect(access.decideAdministration(both, "a")._tag).toBe("Denied")
       expect(access.policyOf(both)).toEqual(Policy.none)
       expect(reads(access, scopes("subscribe:**"), "secrets")).toEqual([true, true])
+    })
+  )
+
+  testRoles("tokens with the same roles, and the same in their placeholders, share a policy", (access, use) =>
+    Effect.sync(() => {
+      use(
+        "role tenant: allow subscribe ${claim.tenant}.**\n" +
+          "role own:\n deny subscribe a.secret\n allow subscribe users.x group ${sub}"
+      )
+      const of = (roles: ReadonlyArray<string>, more: Partial<Claims> = {}) =>
+        access.policyOf({ ...withRoles(roles), values: { tenant: "a", other: "b" }, ...more })
+      const theirs = of(["tenant"])
+      expect(of(["tenant"], { sub: "bob", values: { tenant: "a", other: "c" } })).toBe(theirs)
+      expect(of(["tenant", "tenant"])).toBe(theirs)
+      expect(of(["tenant"], { values: { tenant: "b" } })).not.toBe(theirs)
+      expect(of(["tenant"], { values: {} }).rules).toEqual([])
+      expect(of(["own"])).toBe(of(["own"], { values: {} }))
+      expect(of(["own"])).not.toBe(of(["own"], { sub: "bob" }))
+      expect(of(["own", "tenant"]).rules).toHaveLength(3)
+      expect(of(["tenant"], { policy: scopes("publish:b").policy }).rules).toHaveLength(2)
+      expect(of(["tenant"])).toBe(theirs)
+      use("role tenant: allow subscribe ${claim.tenant}.**")
+      expect(of(["tenant"])).not.toBe(theirs)
     })
   )
 

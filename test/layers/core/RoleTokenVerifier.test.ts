@@ -1,11 +1,12 @@
 /** Tokens whose roles are in no policy file are refused, where there is one. */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Layer, Result, Stream } from "effect"
+import { Effect, Layer, Logger, Result, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import { type Claims, parseClaims } from "../../../src/domain/Claims.ts"
 import { parsePolicyFile, type PolicyFile } from "../../../src/domain/PolicyFile.ts"
 import * as RoleTokenVerifier from "../../../src/layers/core/RoleTokenVerifier.ts"
 import { Policies } from "../../../src/services/Policies.ts"
-import { TokenVerifier } from "../../../src/services/TokenVerifier.ts"
+import { TokenInvalid, TokenVerifier } from "../../../src/services/TokenVerifier.ts"
 
 /** The payload is the token. */
 const behind = Layer.succeed(TokenVerifier, {
@@ -54,6 +55,39 @@ describe("RoleTokenVerifier", () => {
       }
     })
   )
+
+  it.effect("tells of what is refused under a good signature once a minute, however often it is sent", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make<unknown, void>(({ message }) => void lines.push(JSON.stringify(message)))
+    const broken = Layer.succeed(TokenVerifier, {
+      verify: (token) =>
+        Effect.fail(new TokenInvalid(token === "" ? { reason: "bad" } : { reason: "bad", sub: token }))
+    })
+    const told = (of: typeof layer, tokens: ReadonlyArray<string>) =>
+      Effect.gen(function* () {
+        const { verify } = yield* TokenVerifier
+        for (const token of tokens) yield* Effect.exit(verify(token))
+        yield* TestClock.adjust("1 minute")
+        yield* Effect.exit(verify(tokens[0]!))
+        return lines.splice(0)
+      }).pipe(Effect.provide(of), Effect.provide(Logger.layer([logger])))
+    return Effect.gen(function* () {
+      roles("role dev:")
+      const unknown = JSON.stringify({ roles: ["gone"] })
+      const line = `["a token was refused",{"sub":"ann","why":"there is no role 'gone' in the policy file"}]`
+      const more = `["more of its tokens were refused than is logged",{"who":"ann","count":999}]`
+      expect(
+        yield* told(
+          layer,
+          Array.from({ length: 1_000 }, () => unknown)
+        )
+      ).toEqual([line, more, line])
+      const of = RoleTokenVerifier.layer(broken)
+      expect(yield* told(of, ["bob", "bob"])).toHaveLength(3)
+      // Whose it is nobody knows: that is for those who know where it came from.
+      expect(yield* told(of, ["", ""])).toEqual([])
+    })
+  })
 
   it.effect("does not look at roles without a policy file", () =>
     Effect.gen(function* () {

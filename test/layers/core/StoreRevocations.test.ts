@@ -27,14 +27,30 @@ const away = new StoreUnavailable({ operation: "RevocationStore.version", cause:
 
 /** A store that can be away, slow, and that counts what it is asked. */
 const troubled = Effect.map(MemoryRevocationStore.make, (store) => {
-  const trouble = { isAway: false, isStuck: false, lists: 0, versions: 0, onList: Effect.void }
+  const trouble = {
+    isAway: false,
+    isStuck: false,
+    isBroken: false,
+    lists: 0,
+    versions: 0,
+    prunes: 0,
+    onList: Effect.void
+  }
   const when = <A>(effect: Effect.Effect<A, StoreUnavailable>) =>
-    Effect.suspend(() => (trouble.isStuck ? Effect.never : trouble.isAway ? Effect.fail(away) : effect))
+    Effect.suspend(() => {
+      if (trouble.isBroken) return Effect.die(new Error("a bug"))
+      return trouble.isStuck ? Effect.never : trouble.isAway ? Effect.fail(away) : effect
+    })
   return {
     trouble,
     store: RevocationStore.of({
       ...store,
       add: (entry) => when(store.add(entry)),
+      prune: (before) =>
+        Effect.suspend(() => {
+          trouble.prunes++
+          return when(store.prune(before))
+        }),
       version: when(
         Effect.suspend(() => {
           trouble.versions++
@@ -69,6 +85,16 @@ const alone = (options?: StoreRevocations.Options) =>
   Effect.flatMap(MemoryRevocationStore.make, (store) => hub(store, options))
 
 const token = { _tag: "Token", tokenId: "t1" } as const
+
+const fill = (store: RevocationStore["Service"], size: number, prefix: string) =>
+  Effect.forEach(
+    Array.from({ length: size }, (_, i) => i),
+    (i) => {
+      const what = { _tag: "Token", tokenId: `many${i}` } as const
+      return store.add({ id: `${prefix}-${String(i).padStart(6, "0")}`, what, revokedAt: 1, by: "olga" })
+    },
+    { discard: true }
+  )
 
 describe("StoreRevocations", () => {
   it.effect("refuse nothing before something is revoked", () =>
@@ -179,7 +205,7 @@ describe("StoreRevocations", () => {
     })
   )
 
-  it.effect.each(["isAway", "isStuck"] as const)(
+  it.effect.each(["isAway", "isStuck", "isBroken"] as const)(
     "know that they do not know while the store is away (%s), and keep what they knew",
     (how) =>
       Effect.gen(function* () {
@@ -228,6 +254,140 @@ describe("StoreRevocations", () => {
       expect((yield* list()).items).toEqual(items.slice(0, 1))
       yield* TestClock.adjust("1 hour")
       expect((yield* list()).items).toEqual([])
+    })
+  )
+
+  it.effect("are looked at again after a bug in the store, and pruned again", () =>
+    Effect.gen(function* () {
+      const { store, trouble } = yield* troubled
+      const options = { settings: { ...Settings.revocations, intervalMs: 4_000 } }
+      const [one, other] = [yield* hub(store, options), yield* hub(store, options)]
+      trouble.isBroken = true
+      yield* TestClock.adjust("1 hour")
+      trouble.isBroken = false
+      yield* one.revoke(token)
+      yield* TestClock.adjust(4_000)
+      expect([other.isRevoked(claims()), other.isCurrent()]).toEqual([true, true])
+      const { prunes } = trouble
+      yield* TestClock.adjust("1 hour")
+      expect(trouble.prunes).toBe(prunes + 2)
+    })
+  )
+
+  it.effect("are known at another hub within a second, as it is configured without being told", () =>
+    Effect.gen(function* () {
+      // Between two looks, and a turn of the gateway: it closes connections as soon as it hears.
+      expect(intervalMs).toBeLessThanOrEqual(500)
+      const store = yield* MemoryRevocationStore.make
+      const [one, other] = [yield* hub(store), yield* hub(store)]
+      let heardAt = 0
+      let now = 0
+      yield* Effect.forkScoped(
+        Stream.runForEach(other.changes, () => Effect.sync(() => (heardAt = now))),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust(1)
+      yield* one.revoke(token)
+      for (; heardAt === 0 && now < 2 * intervalMs; now++) yield* TestClock.adjust(1)
+      expect(other.isRevoked(claims())).toBe(true)
+      expect(heardAt).toBeLessThanOrEqual(intervalMs)
+    })
+  )
+
+  describe("when there are many", () => {
+    const readMs = 200
+    const many = 8_000
+    const staleMs = 1_000
+    const settings = { ...Settings.revocations, staleMs }
+
+    /** Each page takes a while, so that all of them take longer than what counts as out of touch. */
+    const slow = Effect.fnUntraced(function* (prefix: "0" | "z") {
+      const { store, trouble } = yield* troubled
+      yield* fill(store, many, prefix)
+      const [one, other] = [yield* hub(store, { settings }), yield* hub(store, { settings })]
+      trouble.onList = Effect.sleep(readMs)
+      expect((many / 1_000) * readMs).toBeGreaterThan(staleMs)
+      return { one, other, trouble }
+    })
+
+    it.effect("stay current while they are read, and what is new does not wait for the rest", () =>
+      Effect.gen(function* () {
+        const { one, other } = yield* slow("0")
+        yield* one.revoke(token)
+        yield* TestClock.adjust(intervalMs + readMs)
+        expect(other.isRevoked(claims())).toBe(true)
+        for (let ms = 0; ms < 6 * staleMs; ms += readMs) {
+          yield* TestClock.adjust(readMs)
+          expect([ms, other.isCurrent()]).toEqual([ms, true])
+          if (ms === 2 * readMs) yield* one.revoke({ _tag: "Token", tokenId: "t2" })
+          // While the others are still read.
+          if (ms === 2 * readMs + intervalMs + 2 * readMs - 100) {
+            expect(other.isRevoked(claims({ tokenId: "t2" }))).toBe(true)
+          }
+        }
+      })
+    )
+
+    it.effect("are added to meanwhile, at once and for good", () =>
+      Effect.gen(function* () {
+        const { one, other } = yield* slow("z")
+        yield* one.revoke(token)
+        yield* TestClock.adjust(intervalMs + 4 * readMs)
+        const { revokedAt } = yield* other.revoke({ _tag: "Token", tokenId: "t2" })
+        expect(revokedAt).toBe(intervalMs + 4 * readMs)
+        // Its place among the others was read before.
+        for (let ms = 0; ms < 6 * staleMs; ms += readMs) {
+          yield* TestClock.adjust(readMs)
+          expect([ms, other.isRevoked(claims({ tokenId: "t2" }))]).toEqual([ms, true])
+        }
+        expect(other.isRevoked(claims())).toBe(true)
+        expect(one.isRevoked(claims({ tokenId: "t2" }))).toBe(true)
+      })
+    )
+
+    it.effect("do not stay current when the store stops in the middle", () =>
+      Effect.gen(function* () {
+        const { one, other, trouble } = yield* slow("0")
+        yield* one.revoke(token)
+        yield* TestClock.adjust(intervalMs + 4 * readMs)
+        trouble.isStuck = true
+        yield* TestClock.adjust(2 * staleMs + 2 * intervalMs)
+        expect(other.isCurrent()).toBe(false)
+      })
+    )
+
+    it.effect("are no more than are allowed, besides what stands for all of them", () =>
+      Effect.gen(function* () {
+        const { isRevoked, remove, revoke } = yield* alone({
+          settings: { ...Settings.revocations, maxEntries: 2 }
+        })
+        const [first] = [
+          yield* revoke(token),
+          yield* revoke({ _tag: "Subject", sub: "bob", issuedBefore: 1 })
+        ]
+        const another = { _tag: "Token", tokenId: "t2" } as const
+        expect(yield* Effect.flip(revoke(another))).toMatchObject({ _tag: "TooManyRevocations", limit: 2 })
+        expect(isRevoked(claims({ tokenId: "t2" }))).toBe(false)
+        yield* revoke({ _tag: "IssuedBefore", issuedBefore: 500 })
+        expect(isRevoked(claims({ issuedAt: 499, tokenId: "t3" }))).toBe(true)
+        expect(yield* remove(first.id)).toBe(true)
+        expect((yield* Effect.flip(revoke(another)))._tag).toBe("TooManyRevocations")
+      })
+    )
+  })
+
+  it.effect("stay for good where they may be about a token that has no age", () =>
+    Effect.gen(function* () {
+      const tokens = { clockToleranceMs: 5_000, maxTokenAgeMs: 3_600_000, hasAgeless: true }
+      const settings = { ...Settings.revocations, intervalMs: 60_000 }
+      const { isRevoked, list, revoke } = yield* alone({ settings, tokens })
+      yield* TestClock.adjust(1_000)
+      yield* revoke({ _tag: "Subject", sub: "alice", issuedBefore: 1_000 })
+      yield* revoke({ _tag: "IssuedBefore", issuedBefore: 500 })
+      yield* revoke(token)
+      expect((yield* list()).items.map(({ until }) => until !== undefined)).toEqual([false, false, true])
+      yield* TestClock.adjust("1 day")
+      expect(isRevoked(claims({ issuedAt: undefined, tokenId: undefined }))).toBe(true)
     })
   )
 })

@@ -1,6 +1,7 @@
 /** Exports and imports that go on for long: what may be seen and written is asked again on the way. */
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Layer, Result, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import * as Selections from "../../../src/domain/Archive.ts"
 import * as Sha256 from "../../../src/hub/Sha256.ts"
 import * as GroupCommitAppender from "../../../src/layers/core/GroupCommitAppender.ts"
@@ -142,6 +143,50 @@ describe("an import", () => {
         expect(heads[0]! + heads[1]!).toBe(report.restored)
         expect(report.restored).toBeLessThan(Math.max(1, pieces))
       }).pipe(Effect.provide(layer))
+  )
+
+  const mebibyte = 1024 * 1024
+
+  it.effect.each([
+    { what: "is over", options: { endedBy: () => "it is over" } },
+    { what: "is no export", options: {} },
+    { what: "is strict and met a bad line", options: { strict: true } }
+  ])("reads only so much on when it $what, and answers", ({ options, what }) =>
+    Effect.gen(function* () {
+      const [header] = yield* file
+      let pieces = 0
+      const rest = Stream.fromEffectRepeat(
+        Effect.sync(() => {
+          pieces++
+          return new TextEncoder().encode(`${"x".repeat(mebibyte - 1)}\n`)
+        })
+      )
+      const archive = yield* Archive
+      const isExport = what !== "is no export"
+      const bytes = isExport ? Stream.concat(Stream.make(header!), rest) : rest
+      const run = archive.import({ bytes, mayWrite: () => true, dryRun: false, strict: false, ...options })
+      const ended = yield* Effect.exit(run)
+      expect(ended._tag).toBe(isExport ? "Success" : "Failure")
+      expect(pieces).toBeGreaterThan(15)
+      expect(pieces).toBeLessThan(25)
+    }).pipe(Effect.provide(layer))
+  )
+
+  it.effect("does not wait for what does not come when it is over", () =>
+    Effect.gen(function* () {
+      const [header] = yield* file
+      const archive = yield* Archive
+      const run = archive.import({
+        bytes: Stream.concat(Stream.make(header!), Stream.never),
+        mayWrite: () => true,
+        dryRun: false,
+        strict: false,
+        endedBy: () => "it is over"
+      })
+      const fiber = yield* Effect.forkChild(run, { startImmediately: true })
+      yield* TestClock.adjust("6 seconds")
+      expect(yield* Fiber.join(fiber)).toMatchObject({ complete: false })
+    }).pipe(Effect.provide(layer))
   )
 
   it.effect("asks again when a line is written: what was read before the right was lost is refused", () =>

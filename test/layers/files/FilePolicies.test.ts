@@ -1,5 +1,5 @@
 /** Policies from a file: what is wrong with it is told in one line, with its path and its places. */
-import { writeFileSync } from "node:fs"
+import { truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Layer } from "effect"
 import { describe, expect, it } from "vitest"
@@ -15,11 +15,13 @@ const path = (text: string) => {
   return path
 }
 
-const run = <A>(path: string, use: Effect.Effect<A, never, ConfigFiles>) =>
+const run = <A>(path: string, use: Effect.Effect<A, never, ConfigFiles>, maxBytes?: number) =>
   Effect.runPromise(
     use.pipe(
       Effect.provide(
-        FilePolicies.layer(path).pipe(Layer.provideMerge(PolledConfigFiles.layer({ intervalMs: 3_600_000 })))
+        FilePolicies.layer(path, maxBytes).pipe(
+          Layer.provideMerge(PolledConfigFiles.layer({ intervalMs: 3_600_000 }))
+        )
       )
     )
   )
@@ -54,5 +56,15 @@ describe("FilePolicies", () => {
     )
     const worse = path("nonsense\n".repeat(100))
     await expect(run(worse, roles)).rejects.toThrow(/; and 80 more$/)
+    const worst = path("nonsense\n".repeat(100_000))
+    await expect(run(worst, roles)).rejects.toThrow(/; and 80 more$/)
+  })
+
+  it("that is large is no policy, and is not read", async () => {
+    const file = path("role a:\n")
+    truncateSync(file, 1024 * 1024 + 1)
+    await expect(run(file, roles)).rejects.toThrow(/HUB_POLICY: .* has more than 1048576 bytes/)
+    truncateSync(file, 101)
+    await expect(run(file, roles, 100)).rejects.toThrow(/has more than 100 bytes/)
   })
 })

@@ -43,6 +43,8 @@ describe("POST /revocations", () => {
     [{ sub: "s", issuedBefore: 8_000_000_000_000 }, /'issuedBefore'.*later than now/],
     [{ issuedBefore: 1_700_000_000_000.5 }, /'issuedBefore'/],
     [{ tokenId: "" }, /'tokenId'/],
+    [{ tokenId: "x".repeat(257) }, /'tokenId'/],
+    [{ tokenId: "t", expiresAt: 1_700_000_000_000 }, /'expiresAt': it is over.*leave it out/],
     [{ sub: "" }, /'sub'/],
     [{ sub: 1 }, /'sub'/],
     [{ tokenId: "t", reason: "two\nlines" }, /'reason'/],

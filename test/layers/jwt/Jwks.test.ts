@@ -328,6 +328,20 @@ describe("JwtTokenVerifier with a JWKS endpoint that does not work", () => {
       expect((yield* Effect.flip(verify(token)))._tag).toBe("VerifierUnavailable")
     }))
 
+  test("uses old keys no longer when the clock on the wall is set back meanwhile", ({
+    endpoint,
+    rsa,
+    verify
+  }) =>
+    Effect.gen(function* () {
+      const token = yield* sign(rsa, good)
+      yield* verify(token)
+      endpoint.answers(500, "")
+      yield* TestClock.setTime((now - 3 * 24 * 3_600) * 1_000)
+      yield* TestClock.adjust("25 hours")
+      expect((yield* Effect.flip(verify(token)))._tag).toBe("VerifierUnavailable")
+    }))
+
   test("says so of a token whose key it does not know: it may be good", ({ ec, endpoint, rsa, verify }) =>
     Effect.gen(function* () {
       endpoint.shows(rsa)

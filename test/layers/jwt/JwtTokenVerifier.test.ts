@@ -67,6 +67,7 @@ describe("JwtTokenVerifier: what a token says", () => {
         { policy: { rules: [{ effect: "allow", action: "publish", topics: ["a"], unless: "b" }] } },
         { policy: "none" },
         { sub: "" },
+        { jti: "x".repeat(257) },
         { sub: "x".repeat(257) }
       ]) {
         expect(
@@ -325,10 +326,23 @@ describe("JwtTokenVerifier: times", () => {
   test("of issue are required, and bounded, when an age is", () =>
     Effect.gen(function* () {
       const aged = { settings: { maxTokenAgeMs: 60_000 } }
-      expect(yield* tagOf({ iat: now - 65 }, aged)).toBe("taken")
-      expect(yield* tagOf({ iat: now - 66 }, aged)).toBe("TokenExpired")
+      expect(yield* tagOf({ iat: now - 64 }, aged)).toBe("taken")
+      expect(yield* tagOf({ iat: now - 65 }, aged)).toBe("TokenExpired")
       expect(yield* tagOf({ iat: undefined }, aged)).toBe("TokenInvalid")
       expect(yield* tagOf({ iat: now - 10_000_000 })).toBe("taken")
+    }))
+
+  test("of issue end what was begun with the token as well, when its age does before its expiry", () =>
+    Effect.gen(function* () {
+      const verify = verifying({ settings: { maxTokenAgeMs: 60_000 } })
+      const until = (claims: JWTPayload) =>
+        Effect.gen(function* () {
+          return (yield* verify(yield* signed({ ...good, ...claims }))).expiresAt / 1_000 - now
+        })
+      expect(yield* until({ iat: now - 10, exp: now + 3_600 })).toBe(50)
+      expect(yield* until({ iat: now - 10, exp: now + 20 })).toBe(20)
+      // Within the tolerance: what begins now ends soon.
+      expect(yield* until({ iat: now - 64, exp: now + 3_600 })).toBe(-4)
     }))
 
   test("are numbers that can be times", () =>

@@ -101,6 +101,18 @@ describe("KeySet", () => {
     })
   )
 
+  it.effect("takes EdDSA by a key of Ed25519 and Ed25519 for one, whatever token and key call it", () =>
+    Effect.gen(function* () {
+      const { jwk } = yield* makeKey("k", "EdDSA")
+      for (const named of ["EdDSA", "Ed25519"]) {
+        const set = parse({ ...jwk, alg: named })
+        for (const alg of ["EdDSA", "Ed25519"]) {
+          expect(yield* Effect.promise(() => set.find({ alg, kid: "k" })), `${alg} ${named}`).toHaveLength(1)
+        }
+      }
+    })
+  )
+
   it("tries no more than eight keys for a token that names none, and one for a token that names it", async () => {
     const many = parse(...Array.from({ length: 20 }, () => ({ ...good, kid: "same" })))
     expect(await many.find({ alg: "RS256" })).toHaveLength(8)

@@ -1,6 +1,6 @@
 /** Revocations in a MongoDB: one connection, several, and a hub that dies in the middle of a change. */
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Logger } from "effect"
 import * as RandomIds from "../../../src/layers/core/RandomIds.ts"
 import * as MongoDatabase from "../../../src/layers/mongo/MongoDatabase.ts"
 import * as MongoRevocationStore from "../../../src/layers/mongo/MongoRevocationStore.ts"
@@ -92,6 +92,44 @@ describeMongo("MongoRevocationStore", (url) => {
         const seen = [before, yield* version, yield* version]
         expect(new Set(seen).size).toBe(3)
         expect(yield* version).toBe(seen[2])
+      })
+    )
+
+    test(
+      "an entry that cannot be read is told of once, and the others are there",
+      Effect.gen(function* () {
+        const { db } = yield* MongoDatabase.MongoDatabase
+        const { add, list } = yield* RevocationStore
+        const what = { _tag: "Token", tokenId: "t" } as const
+        yield* Effect.forEach(["1", "3"], (id) => add({ id, what, revokedAt: 1, by: "o" }))
+        yield* Effect.promise(() =>
+          db.collection<{ _id: string }>("revocations").insertOne({ _id: "2", what: null } as { _id: string })
+        )
+        const lines: Array<string> = []
+        const logger = Logger.make(
+          ({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`)
+        )
+        const pages = Effect.gen(function* () {
+          const first = yield* list({ limit: 2 })
+          const second = yield* list({ limit: 2, after: first.next! })
+          return [...first.items, ...second.items].map(({ id }) => id)
+        }).pipe(Effect.provide(Logger.layer([logger])))
+        expect(yield* pages).toEqual(["1", "3"])
+        expect(yield* pages).toEqual(["1", "3"])
+        expect(lines).toEqual([expect.stringMatching(/^Error a revocation cannot be read/)])
+      })
+    )
+
+    test(
+      "what is over by a hub's clock stays until it is over by the server's",
+      Effect.gen(function* () {
+        const { now } = yield* MongoDatabase.MongoDatabase
+        const { add, list, prune } = yield* RevocationStore
+        const what = { _tag: "Token", tokenId: "t" } as const
+        yield* add({ id: "1", what, revokedAt: 1, by: "o", until: now() + 60_000 })
+        yield* add({ id: "2", what, revokedAt: 1, by: "o", until: now() - 60_000 })
+        expect(yield* prune(now() + 3_600_000)).toBe(1)
+        expect((yield* list()).items.map(({ id }) => id)).toEqual(["1"])
       })
     )
   })
