@@ -1,8 +1,9 @@
 /**
  * The Gateway on `ws`: accepts connections that may come, keeps their time, and closes them in good order.
  */
-import type { IncomingMessage } from "node:http"
+import type { IncomingMessage, ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
+import type { Duplex } from "node:stream"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
@@ -212,16 +213,6 @@ const make = Effect.fnUntraced(function* (options: Options) {
     fork: (effect) => fork(effect)
   })
 
-  const server = yield* listen({
-    host: options.host,
-    port: options.port,
-    server: options.server,
-    headMs: Math.min(handshakeTimeoutMs, settings.authTimeoutMs),
-    maxSockets: limits.maxConnections + refusedAtOnce + handshakesAtOnce
-  })
-  const { port } = server.address() as AddressInfo
-  const host = options.host.includes(":") ? `[${options.host}]` : options.host
-
   // Not among the types of `ws`.
   const closing = { closeTimeout: closingMs }
   const wss = new WebSocketServer({
@@ -233,12 +224,12 @@ const make = Effect.fnUntraced(function* (options: Options) {
     handleProtocols: () => SUBPROTOCOL
   })
 
-  server.on("request", (_request, response) => {
+  const explain = (_request: IncomingMessage, response: ServerResponse): void => {
     response.writeHead(426, { Connection: "Upgrade", Upgrade: "websocket", "Content-Type": "text/plain" })
     response.end("This port speaks WebSocket.\n")
-  })
+  }
 
-  server.on("upgrade", (request, socket, head) => {
+  const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
     const address = addressOf(request, trustProxy)
     const turnAway = (reason: metrics.Refused, status: string, why: string, fields?: Fields): void => {
       recorder.add(metrics.connectionsRefused, 1, { reason })
@@ -281,7 +272,18 @@ const make = Effect.fnUntraced(function* (options: Options) {
         connection.refuse(settings.reconnectSpreadMs)
       }
     })
+  }
+
+  const server = yield* listen({
+    host: options.host,
+    port: options.port,
+    server: options.server,
+    headMs: Math.min(handshakeTimeoutMs, settings.authTimeoutMs),
+    maxSockets: limits.maxConnections + refusedAtOnce + handshakesAtOnce,
+    serve: (server) => void server.on("request", explain).on("upgrade", upgrade)
   })
+  const { port } = server.address() as AddressInfo
+  const host = options.host.includes(":") ? `[${options.host}]` : options.host
 
   yield* recorder.gauge(metrics.connections, () => connections.size)
   yield* recorder.gauge(metrics.outboundBytes, () => {

@@ -15,6 +15,8 @@ export interface ListenOptions {
   /** The head of a request that takes longer to come is not waited for. */
   readonly headMs: number
   readonly maxSockets: number
+  /** Is given the server before it listens: nobody comes earlier than who opens the door. */
+  readonly serve: (server: Server) => void
 }
 
 /** How often Node looks for heads that take too long; by default every 30 seconds, which is as good as never. */
@@ -23,7 +25,7 @@ const checkMs = 500
 const closeTimeout = "1 second"
 
 export const listen = (options: ListenOptions): Effect.Effect<Server, CannotListen, Scope.Scope> => {
-  const { headMs, host, maxSockets, port, server: make = createServer } = options
+  const { headMs, host, maxSockets, port, serve, server: make = createServer } = options
   return Effect.acquireRelease(
     Effect.callback<Server, CannotListen>((resume) => {
       const server = make({
@@ -32,6 +34,7 @@ export const listen = (options: ListenOptions): Effect.Effect<Server, CannotList
         connectionsCheckingInterval: Math.min(checkMs, headMs)
       })
       server.maxConnections = maxSockets
+      serve(server)
       server.once("error", (error: NodeJS.ErrnoException) => {
         const reason = error.code === "EADDRINUSE" ? "the port is in use" : (error.code ?? error.message)
         resume(Effect.fail(new CannotListen({ host, port, reason })))
