@@ -15,11 +15,16 @@ import * as Quota from "./Quota.ts"
 /** Of a `jti`, by which a token is revoked. */
 export const maxTokenIdLength = 256
 
+/** The last second that a date can name: 100,000,000 days after 1970 (ECMA-262, section 21.4.1.1). */
+export const maxSeconds = 8_640_000_000_000
+
+const Seconds = Schema.Finite.check(Schema.isBetween({ minimum: -maxSeconds, maximum: maxSeconds }))
+
 /** The registered claims are those of RFC 7519, section 4.1; times are seconds since 1970. */
 const Payload = Schema.Struct({
   sub: Schema.NonEmptyString.check(Schema.isMaxLength(256)),
-  exp: Schema.Finite,
-  iat: Schema.optionalKey(Schema.Finite),
+  exp: Seconds,
+  iat: Schema.optionalKey(Seconds),
   jti: Schema.optionalKey(
     Schema.String.check(
       Schema.isMaxLength(maxTokenIdLength, {

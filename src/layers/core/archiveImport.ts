@@ -517,8 +517,9 @@ export const makeImport = (
           return unheard <= afterwards.bytes
         })
       yield* options.bytes.pipe(
-        Stream.interruptWhen(Effect.andThen(Deferred.await(over), Effect.sleep(afterwards.time))),
         Stream.runForEachWhile(take),
+        // Not by a stream beside it, which would be read ahead of what is brought in.
+        Effect.raceFirst(Effect.andThen(Deferred.await(over), Effect.sleep(afterwards.time))),
         Effect.catch((error) =>
           error instanceof StoreUnavailable
             ? Effect.fail(error)

@@ -2,6 +2,7 @@
  * What speaks against a token, besides its signature (RFC 8725, RFC 7519 section 4.1): all of it, in the order in which
  * it is said. The verifier goes by the first; people who look at a token want all.
  */
+import { maxSeconds } from "../../domain/Claims.ts"
 import type { JsonObject } from "../../domain/Json.ts"
 import type * as Settings from "../../domain/Settings.ts"
 
@@ -42,9 +43,6 @@ export const headerProblems = (
   }
   return problems
 }
-
-/** As far as a Date goes: beyond, arithmetic of times ends in numbers that are none. */
-const maxSeconds = 8_640_000_000_000
 
 const isTime = (value: unknown): value is number => typeof value === "number" && Math.abs(value) <= maxSeconds
 

@@ -168,12 +168,16 @@ describe("GET /events", () => {
   })
 
   it("begins and ends at a seq or a time", async () => {
-    const { events } = (await read(hub, "/events?topic=events.a")) as {
+    const given = (await read(hub, "/events?topic=events.a")) as {
       readonly events: ReadonlyArray<{ readonly storedAt: number }>
     }
+    const { events } = given
     expect(idsOf(await read(hub, "/events?topic=events.a&from=3&to=4"))).toEqual(["events.a 3", "events.a 4"])
     const first = events[0]!.storedAt
-    expect(idsOf(await read(hub, `/events?topic=events.*&to=@${first}`))).toEqual([])
+    const all = (await read(hub, "/events?topic=events.*")) as typeof given
+    // What is published together need not be stored in its order: topics have nothing to do with each other.
+    const earliest = Math.min(...all.events.map(({ storedAt }) => storedAt))
+    expect(idsOf(await read(hub, `/events?topic=events.*&to=@${earliest}`))).toEqual([])
     const iso = new Date(first).toISOString()
     expect(idsOf(await read(hub, `/events?topic=events.a&from=${iso}&limit=1`))).toEqual(["events.a 1"])
     expect(idsOf(await read(hub, "/events?topic=events.a&from=2999-01-01"))).toEqual([])
