@@ -38,7 +38,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     // Most of the time a test waits for another process.
-    maxWorkers: Math.max(3, Math.floor(availableParallelism() / 2)),
+    maxWorkers: Math.max(2, Math.floor(availableParallelism() / 2)),
     sequence: { sequencer: LongestFirst },
     // A MongoDB, where nobody named one.
     globalSetup: ["test/support/mongoServer.ts"],
