@@ -145,9 +145,7 @@ it("a store that is another one ends live subscriptions, and groups begin anew i
 })
 
 // When clients come back has nothing to do with where events are kept, and a database beside them is in their way.
-const slots = it.skipIf(process.env["TEST_HUB_STORE"] === "mongo")
-
-slots(
+it.skipIf(process.env["TEST_HUB_STORE"] === "mongo")(
   "1,000 clients of a hub that restarts wait for their slots, no more than twice the mean in any 100 ms",
   async () => {
     const count = 1_000
